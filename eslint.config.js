@@ -1,0 +1,32 @@
+import tseslint from 'typescript-eslint'
+
+// The layers of the project, lowest first. A file imports from its own layer or a lower one.
+const layers = [['native'], ['torch'], ['nn', 'optim', 'io'], ['gmml', 'vision', 'data'], ['train', 'evaluate'], ['cli']]
+
+const layerRules = layers.flatMap((folders, level) => {
+  const higher = layers.slice(level + 1).flat()
+  return folders.map((folder) => ({
+    files: [`src/${folder}/**/*.ts`],
+    rules: {
+      '@typescript-eslint/no-restricted-imports': [
+        'error',
+        { patterns: [{ group: higher.map((name) => `**/../${name}/**`), message: 'Imports go downward only: see the layers in the README.' }] }
+      ]
+    }
+  }))
+})
+
+export default tseslint.config(
+  { ignores: ['dist/', 'build/', 'build-cmake/', 'node_modules/', 'runs/', '**/*.generated.ts'] },
+  ...tseslint.configs.recommendedTypeChecked.map((config) => ({ ...config, files: ['**/*.ts'] })),
+  {
+    files: ['**/*.ts'],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/restrict-template-expressions': 'off',
+      '@typescript-eslint/consistent-type-imports': 'error'
+    }
+  },
+  ...layerRules.filter((entry) => entry.rules['@typescript-eslint/no-restricted-imports'][1].patterns[0].group.length > 0)
+)

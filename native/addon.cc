@@ -1,0 +1,34 @@
+#include "environment.h"
+#include "errors.h"
+#include "exports.h"
+
+namespace gmml {
+
+namespace {
+
+// The class that errors from this addon are made of: new TorchError(message, operator, detail).
+Napi::Value setErrorClass(const Napi::CallbackInfo& info) {
+  environmentOf(info).errorClass = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* environment = new Environment();
+  env.SetInstanceData(environment);  // freed with the JavaScript thread
+  exportFunction<setErrorClass>(env, exports, *environment, "setErrorClass");
+  initOperators(env, exports, *environment);
+  initTensors(env, exports, *environment);
+  initStorage(env, exports, *environment);
+  initAutograd(env, exports, *environment);
+  initRandom(env, exports, *environment);
+  initSystem(env, exports, *environment);
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace gmml
+
+static Napi::Object initAddon(Napi::Env env, Napi::Object exports) { return gmml::init(env, exports); }
+
+NODE_API_MODULE(gmml, initAddon)

@@ -1,0 +1,136 @@
+// Gradients, and the thread-local modes that decide how operators run: grad mode and autocast.
+#include "arguments.h"
+#include "exports.h"
+
+#include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+namespace gmml {
+
+namespace {
+
+std::vector<at::Tensor> gradientsAt(const Napi::CallbackInfo& info, size_t index) {
+  return info[index].IsArray() ? tensorsAt(info, index) : std::vector<at::Tensor>();
+}
+
+Napi::Value backward(const Napi::CallbackInfo& info) {
+  torch::autograd::backward(tensorsAt(info, 0), gradientsAt(info, 1), boolAt(info, 2), boolAt(info, 3));
+  return info.Env().Undefined();
+}
+
+Napi::Value grad(const Napi::CallbackInfo& info) {
+  auto gradients = torch::autograd::grad(tensorsAt(info, 0), tensorsAt(info, 1), gradientsAt(info, 2), boolAt(info, 3),
+                                         boolAt(info, 4), boolAt(info, 5));
+  auto result = Napi::Array::New(info.Env(), gradients.size());
+  for (uint32_t i = 0; i < gradients.size(); ++i) result.Set(i, toHandle(info, std::move(gradients[i])));
+  return result;
+}
+
+Napi::Value requiresGrad(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), tensorAt(info, 0).requires_grad()); }
+
+Napi::Value setRequiresGrad(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  const bool value = boolAt(info, 1);
+  if (!value && !tensor.is_leaf()) {
+    throw ValueError("only a leaf can stop requiring grad: use detach() on a tensor that was computed");
+  }
+  tensor.set_requires_grad(value);
+  return info.Env().Undefined();
+}
+
+Napi::Value isLeaf(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), tensorAt(info, 0).is_leaf()); }
+
+Napi::Value retainGrad(const Napi::CallbackInfo& info) {
+  tensorAt(info, 0).retain_grad();
+  return info.Env().Undefined();
+}
+
+Napi::Value gradient(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  // grad() warns about computed tensors that do not retain theirs; they simply have none.
+  if (!tensor.is_leaf() && !tensor.retains_grad()) return info.Env().Null();
+  return toHandle(info, tensor.grad());
+}
+
+Napi::Value setGradient(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  if (info[1].IsNull()) {
+    tensor.mutable_grad() = at::Tensor();
+    return info.Env().Undefined();
+  }
+  const auto& gradient = tensorAt(info, 1);
+  if (gradient.sizes() != tensor.sizes() || gradient.device() != tensor.device() || gradient.scalar_type() != tensor.scalar_type()) {
+    throw ValueError("expected a gradient like its tensor (" + describeTensor(tensor) + "), received " + describeTensor(gradient));
+  }
+  tensor.mutable_grad() = gradient;
+  return info.Env().Undefined();
+}
+
+Napi::Value setData(const Napi::CallbackInfo& info) {
+  tensorAt(info, 0).set_data(tensorAt(info, 1));
+  return info.Env().Undefined();
+}
+
+Napi::Value gradMode(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), c10::GradMode::is_enabled()); }
+
+Napi::Value setGradMode(const Napi::CallbackInfo& info) {
+  const bool before = c10::GradMode::is_enabled();
+  c10::GradMode::set_enabled(boolAt(info, 0));
+  return Napi::Boolean::New(info.Env(), before);
+}
+
+at::DeviceType deviceTypeAt(const Napi::CallbackInfo& info, size_t index) { return c10::Device(stringAt(info, index)).type(); }
+
+Napi::Value autocast(const Napi::CallbackInfo& info) {
+  const auto type = deviceTypeAt(info, 0);
+  auto state = Napi::Object::New(info.Env());
+  state.Set("enabled", at::autocast::is_autocast_enabled(type));
+  state.Set("dtype", dtypeName(at::autocast::get_autocast_dtype(type)));
+  return state;
+}
+
+void setAutocast(const Napi::CallbackInfo& info) {
+  const auto type = deviceTypeAt(info, 0);
+  const bool enabled = boolAt(info, 1);
+  const auto dtype = dtypeFromName(stringAt(info, 2));
+  if (enabled && dtype != at::kBFloat16 && dtype != at::kHalf) {
+    throw ValueError("expected bfloat16 or float16 for autocast, received " + stringAt(info, 2));
+  }
+  at::autocast::set_autocast_enabled(type, enabled);
+  at::autocast::set_autocast_dtype(type, dtype);
+}
+
+Napi::Value enterAutocast(const Napi::CallbackInfo& info) {
+  setAutocast(info);
+  at::autocast::increment_nesting();
+  return info.Env().Undefined();
+}
+
+Napi::Value leaveAutocast(const Napi::CallbackInfo& info) {
+  // The cache holds this region's low-precision copies of the weights: gone with the outermost region.
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  setAutocast(info);
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment) {
+  exportFunction<backward>(env, exports, environment, "backward");
+  exportFunction<grad>(env, exports, environment, "grad");
+  exportFunction<requiresGrad>(env, exports, environment, "requiresGrad");
+  exportFunction<setRequiresGrad>(env, exports, environment, "setRequiresGrad");
+  exportFunction<isLeaf>(env, exports, environment, "isLeaf");
+  exportFunction<retainGrad>(env, exports, environment, "retainGrad");
+  exportFunction<gradient>(env, exports, environment, "gradient");
+  exportFunction<setGradient>(env, exports, environment, "setGradient");
+  exportFunction<setData>(env, exports, environment, "setData");
+  exportFunction<gradMode>(env, exports, environment, "gradMode");
+  exportFunction<setGradMode>(env, exports, environment, "setGradMode");
+  exportFunction<autocast>(env, exports, environment, "autocast");
+  exportFunction<enterAutocast>(env, exports, environment, "enterAutocast");
+  exportFunction<leaveAutocast>(env, exports, environment, "leaveAutocast");
+}
+
+}  // namespace gmml

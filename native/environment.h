@@ -1,0 +1,33 @@
+#pragma once
+
+#include "handles.h"
+#include "operators.h"
+
+#include <napi.h>
+
+#include <memory>
+#include <vector>
+
+namespace gmml {
+
+// All state of the addon in one JavaScript thread. Nothing is kept elsewhere, so any number of worker threads can load it.
+struct Environment {
+  TensorTable tensors;
+  GeneratorTable generators{"generator"};
+  std::vector<std::unique_ptr<CompiledOperator>> operators;
+  torch::jit::Stack stack;
+  Napi::FunctionReference errorClass;
+};
+
+inline Environment& environmentOf(const Napi::CallbackInfo& info) { return *static_cast<Environment*>(info.Data()); }
+
+// Tells V8 of tensor memory in steps: a call for each tensor would make it collect far too often.
+inline void reportMemory(napi_env env, Environment& environment) {
+  constexpr int64_t step = 16 << 20;
+  const int64_t bytes = environment.tensors.unreportedBytes();
+  if (bytes < step && bytes > -step) return;
+  int64_t total;
+  napi_adjust_external_memory(env, environment.tensors.takeUnreportedBytes(), &total);
+}
+
+}  // namespace gmml

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <napi.h>
+
+namespace gmml {
+
+struct Environment;
+
+// Each adds one file's functions to the addon's exports.
+void initOperators(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initTensors(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initStorage(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment);
+
+}  // namespace gmml

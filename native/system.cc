@@ -1,0 +1,57 @@
+// Threads, devices, and what this addon was built of.
+#include "arguments.h"
+#include "exports.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <torch/version.h>
+
+namespace gmml {
+
+namespace {
+
+Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
+  const double count = numberAt(info, 0);
+  if (!(count >= 1 && count <= 4096)) throw ValueError("expected 1 to 4096 threads, received " + std::to_string(count));
+  at::set_num_threads(static_cast<int>(count));
+  return info.Env().Undefined();
+}
+
+Napi::Value numThreads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), at::get_num_threads()); }
+
+int cudaDevices() { return at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0; }
+
+Napi::Value cudaDeviceCount(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), cudaDevices()); }
+
+Napi::Value synchronize(const Napi::CallbackInfo& info) {
+  const c10::Device device(stringAt(info, 0));
+  if (!device.is_cuda()) return info.Env().Undefined();
+  const int index = device.has_index() ? device.index() : 0;
+  if (index >= cudaDevices()) throw ValueError("no CUDA device " + std::to_string(index) + " on this machine");
+  at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(index));
+  return info.Env().Undefined();
+}
+
+Napi::Value buildInfo(const Napi::CallbackInfo& info) {
+  auto result = Napi::Object::New(info.Env());
+  result.Set("torch", TORCH_VERSION);
+  result.Set("napi", static_cast<double>(NAPI_VERSION));
+  result.Set("compiler", "g++ " __VERSION__);
+  result.Set("cuda", at::hasCUDA());
+  result.Set("configuration", at::show_config());
+  return result;
+}
+
+}  // namespace
+
+void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment) {
+  exportFunction<setNumThreads>(env, exports, environment, "setNumThreads");
+  exportFunction<numThreads>(env, exports, environment, "numThreads");
+  exportFunction<cudaDeviceCount>(env, exports, environment, "cudaDeviceCount");
+  exportFunction<synchronize>(env, exports, environment, "synchronize");
+  exportFunction<buildInfo>(env, exports, environment, "buildInfo");
+}
+
+}  // namespace gmml

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/function_schema.h>
+#include <ATen/core/ivalue.h>
+#include <node_api.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace gmml {
+
+struct Environment;
+
+// A JavaScript value that does not fit its place. The message says what was expected and what came.
+struct ValueError : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+enum class Kind : uint8_t {
+  Tensor, Generator, Scalar, Int, Float, Bool, String, ScalarType, Layout, MemoryFormat, Device,
+  TensorList, OptionalTensorList, IntList, FloatList, BoolList, ScalarList
+};
+
+// How one argument of an operator is read.
+struct ArgumentPlan {
+  std::string name;
+  Kind kind;
+  bool optional;           // null is legal
+  int fixedSize;           // of a list: a single value stands for that many; 0 if the size is free
+  std::optional<c10::IValue> fallback;  // the schema's default
+};
+
+// Throws ValueError, naming the argument, if its type has no counterpart in JavaScript.
+ArgumentPlan planArgument(const c10::Argument& argument);
+
+c10::IValue toIValue(napi_env env, Environment& environment, const ArgumentPlan& plan, napi_value value);
+napi_value fromIValue(napi_env env, Environment& environment, c10::IValue&& value);
+
+napi_value fromInt(napi_env env, int64_t value);
+napi_value fromScalar(napi_env env, const at::Scalar& value);
+napi_value fromString(napi_env env, const std::string& value);
+
+// What was received, for messages: "string 'abc'", "number 1.5", "undefined".
+std::string describeValue(napi_env env, napi_value value);
+
+const char* dtypeName(at::ScalarType dtype);
+at::ScalarType dtypeFromName(const std::string& name);
+
+}  // namespace gmml

@@ -1,0 +1,164 @@
+// Builds the addon from native/*.cc:  node scripts/build-native.mjs cmake|gyp
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describeLibtorch, findLibtorch } from './libtorch.mjs'
+import { SetupError, TOOLS, findTool, installCommands, main, readText, runLogged } from './tools.mjs'
+
+/** @typedef {'cmake' | 'gyp'} System */
+/** @typedef {import('./libtorch.mjs').Libtorch} Libtorch */
+
+/**
+ * What is written beside the addon, for `gmml inspect` and to see whether it is up to date.
+ * @typedef {object} BuildInfo
+ * @property {System} system
+ * @property {Pick<Libtorch, 'path' | 'version' | 'source' | 'cuda'>} libtorch
+ * @property {string} compiler
+ * @property {string[]} flags
+ * @property {number} seconds
+ * @property {string} date
+ * @property {string} sources hash of all that it was built from
+ */
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
+const FOLDERS = { cmake: join(ROOT, 'build-cmake'), gyp: join(ROOT, 'build') }
+const require = createRequire(import.meta.url)
+
+/** Where the build writes. @param {System} system */
+export function outputs(system) {
+  const folder = join(FOLDERS[system], 'Release')
+  return { addon: join(folder, 'gmml.node'), info: join(folder, 'build-info.json'), log: join(FOLDERS[system], 'build.log') }
+}
+
+/** @param {System} system @returns {BuildInfo | undefined} undefined where nothing has been built */
+export function readBuildInfo(system) {
+  const { addon, info } = outputs(system)
+  return existsSync(addon) && existsSync(info) ? JSON.parse(readFileSync(info, 'utf8')) : undefined
+}
+
+/** Hash of everything in the package that the addon is made from. */
+export function hashSources() {
+  const native = readdirSync(join(ROOT, 'native'), { recursive: true, withFileTypes: true })
+  const files = native.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name))
+  const hash = createHash('sha256')
+  for (const file of [...files.sort(), join(ROOT, 'CMakeLists.txt'), join(ROOT, 'binding.gyp')]) {
+    hash.update(file.slice(ROOT.length)).update('\0').update(readFileSync(file)).update('\0')
+  }
+  return hash.digest('hex')
+}
+
+/** The tools that the build needs; one error names all that are missing. @param {System} system */
+function checkTools(system) {
+  // cmake-js looks for these two names; CXX is what cmake and make follow.
+  const compiler = findTool(...(process.env.CXX ? [process.env.CXX] : []), 'g++', 'clang++', 'c++')
+  const missing = [
+    ...(compiler ? [] : [TOOLS.compiler]),
+    ...(findTool('make') || (system === 'cmake' && findTool('ninja')) ? [] : [TOOLS.make]),
+    ...(system === 'gyp' || findTool('cmake') ? [] : [TOOLS.cmake]),
+    ...(system === 'cmake' || findTool('python3') ? [] : [TOOLS.python])
+  ]
+  if (missing.length > 0 || !compiler) {
+    const what = missing.map((tool) => tool.what).join(', ')
+    throw new SetupError([`missing ${what}, needed to build the addon. To install:`, ...installCommands(missing)].join('\n'))
+  }
+  return compiler
+}
+
+/** The two commands of a build, both run by node. */
+const STEPS = {
+  /** @param {Libtorch} libtorch @param {string} jobs */
+  cmake(libtorch, jobs) {
+    const cli = join(dirname(require.resolve('cmake-js/package.json')), 'bin/cmake-js')
+    const { path, cuda, cudaInclude } = libtorch
+    const defines = { GMML_LIBTORCH: path, GMML_CUDA: cuda ? 'ON' : 'OFF', GMML_CUDA_INCLUDE: cudaInclude.join(';') }
+    const options = ['--directory', ROOT, '--out', FOLDERS.cmake, '--config', 'Release', '--log-level', 'warn']
+    return {
+      configure: [cli, 'configure', ...options, ...Object.entries(defines).map(([name, value]) => `--CD${name}=${value}`)],
+      compile: [cli, 'build', ...options, '--parallel', jobs]
+    }
+  },
+  /** @param {Libtorch} libtorch @param {string} jobs */
+  gyp(libtorch, jobs) {
+    const cli = require.resolve('node-gyp/bin/node-gyp.js')
+    const variables = { libtorch: libtorch.path, cuda: libtorch.cuda ? 1 : 0, cuda_include: libtorch.cudaInclude[0] ?? '' }
+    // Node's headers, where they are installed with it: node-gyp would otherwise download them.
+    const prefix = join(dirname(process.execPath), '..')
+    const major = /^#define NODE_MAJOR_VERSION (\d+)/m.exec(readText(join(prefix, 'include/node/node_version.h')))?.[1]
+    const local = major === process.versions.node.split('.')[0]
+    const options = ['--directory', ROOT, ...(local ? ['--nodedir', prefix] : [])]
+    return {
+      configure: [cli, 'configure', ...options, '--', ...Object.entries(variables).map(([name, value]) => `-D${name}=${value}`)],
+      compile: [cli, 'build', ...options, '--jobs', jobs]
+    }
+  }
+}
+
+/** Compiler flags as the log of the build shows them, without paths; none where nothing had to be compiled. @param {string} log */
+function flagsOf(log) {
+  const command = log.split('\n').find((line) => /\s-c(\s|$)/.test(line) && /-std=/.test(line)) ?? ''
+  const words = command.replaceAll("'", '').split(/\s+/)
+  return [...new Set(words.filter((word) => /^-(std=|O|f|m|W|DGMML|DNAPI|DNDEBUG)/.test(word)))]
+}
+
+/**
+ * @param {System} system
+ * @param {{ log?: (line: string) => void, libtorch?: Libtorch }} [options]
+ * @returns {BuildInfo}
+ */
+export function buildNative(system, { log = console.log, libtorch } = {}) {
+  const compiler = checkTools(system)
+  const found = libtorch ?? findLibtorch({ install: true, log })
+  log(`gmml: ${describeLibtorch(found)}`)
+
+  const started = performance.now()
+  const { addon, info, log: logFile } = outputs(system)
+  const sources = hashSources()
+  const previous = readBuildInfo(system)
+  // An addon that is left from before must not pass for the result of a build that failed.
+  rmSync(info, { force: true })
+  const { configure, compile } = STEPS[system](found, String(availableParallelism()))
+  const env = { ...process.env, VERBOSE: '1', V: '1' }
+  /** @param {string[]} args @param {boolean} [append] */
+  const step = (args, append = false) => runLogged(process.execPath, args, { log: logFile, append, cwd: ROOT, env })
+  let ok = step(configure)
+  if (!ok && existsSync(join(FOLDERS[system], 'CMakeCache.txt'))) {
+    // The folder remembers another compiler, generator or place.
+    rmSync(FOLDERS[system], { recursive: true })
+    ok = step(configure)
+  }
+  ok &&= step(compile, true)
+  if (!ok || !existsSync(addon)) {
+    const printed = readText(logFile)
+    const first = printed.split('\n').find((line) => /\berror\b/i.test(line))?.trim()
+    const message = `the addon could not be built with ${system}; the log is above.`
+    throw new SetupError(first ? `${message} The first error:\n  ${first}` : message, { log: printed })
+  }
+
+  const { path, version, source, cuda } = found
+  const flags = flagsOf(readText(logFile))
+  const seconds = Number(((performance.now() - started) / 1000).toFixed(1))
+  /** @type {BuildInfo} */
+  const result = {
+    system,
+    libtorch: { path, version, source, cuda },
+    compiler: compiler.version,
+    flags: flags.length > 0 ? flags : (previous?.flags ?? []),
+    seconds,
+    date: new Date().toISOString(),
+    sources
+  }
+  mkdirSync(dirname(info), { recursive: true })
+  writeFileSync(`${info}.tmp`, `${JSON.stringify(result, null, 2)}\n`)
+  renameSync(`${info}.tmp`, info)
+  log(`gmml: built ${addon.slice(ROOT.length + 1)} with ${system}, ${compiler.version}, in ${seconds} s`)
+  return result
+}
+
+main(import.meta.url, () => {
+  const system = process.argv[2]
+  if (system !== 'cmake' && system !== 'gyp') throw new SetupError(`expected cmake or gyp, received ${system ?? 'nothing'}`)
+  buildNative(system)
+})

@@ -1,0 +1,94 @@
+import { expected } from '../errors.js'
+import * as torch from '../torch/index.js'
+import type { Tensor } from '../torch/index.js'
+
+// Each function works on a batch [B, C, H, W] with values in [0, 1], with one parameter per image, and equals the function of the same name
+// in torchvision.transforms.functional. Images with one channel are grey.
+
+const column = (values: readonly number[], like: Tensor): Tensor =>
+  torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1, 1]).to(like.device)
+
+/** Weights of red, green and blue in brightness (ITU-R 601-2, as torchvision has them). */
+const LUMA = [0.2989, 0.587, 0.114] as const
+
+function grey(images: Tensor): Tensor {
+  if (images.shape[1] === 1) return images
+  return images.mul(torch.tensor([...LUMA]).reshape([1, 3, 1, 1]).to(images.device)).sum(1, { keepdim: true })
+}
+
+const blend = (images: Tensor, other: Tensor, factor: Tensor): Tensor =>
+  images.mul(factor).add(other.mul(factor.neg().add(1))).clamp({ min: 0, max: 1 })
+
+/** Multiplies by a factor: 0 black, 1 unchanged. */
+export function adjustBrightness(images: Tensor, factors: readonly number[]): Tensor {
+  return images.mul(column(factors, images)).clamp({ min: 0, max: 1 })
+}
+
+/** Moves towards the image's mean brightness: 0 flat grey, 1 unchanged. */
+export function adjustContrast(images: Tensor, factors: readonly number[]): Tensor {
+  return blend(images, grey(images).mean([1, 2, 3], { keepdim: true }), column(factors, images))
+}
+
+/** Moves towards grey: 0 no colour, 1 unchanged. */
+export function adjustSaturation(images: Tensor, factors: readonly number[]): Tensor {
+  return images.shape[1] === 1 ? images : blend(images, grey(images), column(factors, images))
+}
+
+/** Turns the hue by a part of the circle, -0.5 to 0.5. */
+export function adjustHue(images: Tensor, turns: readonly number[]): Tensor {
+  if (images.shape[1] === 1) return images
+  const [red, green, blue] = images.unbind({ dim: 1 }) as [Tensor, Tensor, Tensor]
+  const value = images.amax({ dim: 1 })
+  const chroma = value.sub(images.amin({ dim: 1 }))
+  const grey = chroma.eq(0)
+  const saturation = chroma.div(value.maskedFill(grey, 1))
+  const divisor = chroma.maskedFill(grey, 1)
+  const [r, g, b] = [red, green, blue].map((channel) => value.sub(channel).div(divisor)) as [Tensor, Tensor, Tensor]
+  const isRed = value.eq(red)
+  const isGreen = value.eq(green)
+  // Sixths of the circle, counted from the channel that is largest.
+  const sixths = torch.where(isRed, b.sub(g), torch.where(isGreen, r.sub(b).add(2), g.sub(r).add(4)))
+  const hue = sixths.div(6).add(1).add(column(turns, images).squeeze(1)).remainder(1)
+  const channels = [5, 3, 1].map((offset) => {
+    const k = hue.mul(6).add(offset).remainder(6)
+    return value.sub(value.mul(saturation).mul(torch.minimum(k, k.neg().add(4)).clamp({ min: 0, max: 1 })))
+  })
+  return torch.stack(channels, { dim: 1 })
+}
+
+/** Half the kernel of {@link gaussianBlur}: four of the largest sigma that GMML uses. */
+const BLUR_RADIUS = 8
+
+/**
+ * Blurs with a Gaussian, mirrored at the border, by two passes of a kernel of 17 pixels (less for an image of fewer than 9).
+ *
+ * @param sigmas - Standard deviations in pixels, at most 2.
+ */
+export function gaussianBlur(images: Tensor, sigmas: readonly number[]): Tensor {
+  const [batch, channels, height, width] = images.shape as [number, number, number, number]
+  const pass = (input: Tensor, vertical: boolean): Tensor => {
+    const radius = Math.min(BLUR_RADIUS, (vertical ? height : width) - 1)
+    const length = 2 * radius + 1
+    const distances = torch.arange(length, { dtype: 'float32' }).sub(radius).to(images.device)
+    const weights = distances.div(column(sigmas, images).reshape([batch, 1])).square().mul(-0.5).exp()
+    const kernel = weights.div(weights.sum(1, { keepdim: true })).repeatInterleave(channels, { dim: 0 })
+    const padded = input.reshape([1, batch * channels, height, width]).reflectionPad2d(vertical ? [0, 0, radius, radius] : [radius, radius, 0, 0])
+    return torch.conv2d(padded, kernel.reshape([batch * channels, 1, ...(vertical ? [length, 1] : [1, length])]), { groups: batch * channels })
+  }
+  return pass(pass(images, true), false).reshape([batch, channels, height, width])
+}
+
+/** Subtracts the mean and divides by the standard deviation, channel by channel. */
+export function normalise(images: Tensor, mean: readonly number[], std: readonly number[]): Tensor {
+  const channels = images.shape[1]!
+  if (mean.length !== channels || std.length !== channels) throw expected(`${channels} values`, 'mean and std', `${mean.length} and ${std.length}`)
+  const perChannel = (values: readonly number[]) => torch.tensor([...values]).reshape([1, channels, 1, 1]).to(images.device)
+  return images.sub(perChannel(mean)).div(perChannel(std))
+}
+
+/** Inverse of {@link normalise}. */
+export function denormalise(images: Tensor, mean: readonly number[], std: readonly number[]): Tensor {
+  const channels = images.shape[1]!
+  const perChannel = (values: readonly number[]) => torch.tensor([...values]).reshape([1, channels, 1, 1]).to(images.device)
+  return images.mul(perChannel(std)).add(perChannel(mean))
+}

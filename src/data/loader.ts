@@ -1,0 +1,247 @@
+import pLimit from 'p-limit'
+
+import { expected, InputError } from '../errors.js'
+import * as torch from '../torch/index.js'
+import { keep, noGrad, scope, type Device, type Tensor } from '../torch/index.js'
+import type { Size } from './crop.js'
+import { BrokenImageError, type FolderSource } from './folder.js'
+import type { IdxSource } from './idx.js'
+import { permutation, randomFor } from './random.js'
+import { resampleCrops } from './resample.js'
+import type { ImageSource } from './source.js'
+import { normalise } from './colour.js'
+import { drawColour, drawCrop, finishViews, imagenetStatistics, type Augmentation, type Statistics } from './views.js'
+
+export interface LoaderOptions {
+  /** Size of the views in pixels. */
+  readonly size: Size
+  readonly device: Device
+  /** Mean and deviation to normalise with. Default: the data set's own for IDX, ImageNet's for files. */
+  readonly statistics?: Statistics
+  /** Files decoded at a time. Default 4. */
+  readonly workers?: number
+  /** Part of the images that may be broken before loading stops. Default 0.01; at least one may be. */
+  readonly maxBroken?: number
+  /** Called once for each broken image. */
+  readonly onBroken?: (error: BrokenImageError) => void
+}
+
+export interface EpochOptions {
+  readonly seed: number
+  readonly epoch: number
+  /** Images in a batch. A last batch that would be smaller is left out. */
+  readonly batchSize: number
+  /** Views of each image. */
+  readonly views: number
+  readonly augmentation: Augmentation
+  /** Steps to leave out at the start, for a resumed run. */
+  readonly firstStep?: number
+}
+
+/** Some images, as the network sees them. */
+export interface Batch {
+  /** Positions of the images in the source. */
+  readonly indices: readonly number[]
+  /** [views * B, C, H, W], normalised, on the device: first view 0 of all images, then view 1. */
+  readonly images: Tensor
+}
+
+/** Mean and standard deviation over all pixels of grey images. */
+function statisticsOf(images: Uint8Array): Statistics {
+  const counts = new Float64Array(256)
+  for (const value of images) counts[value]! += 1
+  let mean = 0
+  let square = 0
+  for (const [value, count] of counts.entries()) {
+    mean += (count * value) / 255 / images.length
+    square += (count * (value / 255) ** 2) / images.length
+  }
+  // A data set of one flat colour has no deviation to divide by.
+  return { mean: [mean], std: [Math.sqrt(Math.max(square - mean * mean, 0)) || 1] }
+}
+
+/** How many batches are prepared ahead of the one in use. */
+const PREFETCH = 2
+
+/**
+ * Makes batches of views. Which image is where in an epoch, and what its views are, depends on seed, epoch and index alone, so a resumed run and
+ * any number of workers see the same.
+ */
+export class Loader {
+  readonly statistics: Statistics
+  readonly #source: ImageSource
+  readonly #options: LoaderOptions
+  /** All images of an IDX source as uint8 [N, 1, H, W] on the device. */
+  readonly #resident: Tensor | null
+  readonly #broken = new Map<number, BrokenImageError>()
+  readonly #limit: ReturnType<typeof pLimit>
+
+  constructor(source: ImageSource, options: LoaderOptions) {
+    this.#source = source
+    this.#options = options
+    this.statistics = options.statistics ?? (source.kind === 'idx' ? statisticsOf(source.images) : imagenetStatistics)
+    this.#limit = pLimit(options.workers ?? 4)
+    this.#resident =
+      source.kind === 'idx'
+        ? keep(torch.fromTypedArray(source.images, [source.length, 1, source.height, source.width]).to(options.device))
+        : null
+  }
+
+  /** Broken images met so far, by file. */
+  get broken(): readonly BrokenImageError[] {
+    return [...this.#broken.values()]
+  }
+
+  /** Full batches in an epoch. @throws InputError if there is none. */
+  steps(batchSize: number): number {
+    if (!Number.isInteger(batchSize) || batchSize < 1) throw expected('an integer of at least 1', 'batchSize', batchSize)
+    const steps = Math.floor(this.#source.length / batchSize)
+    if (steps === 0) throw expected(`at most the number of images, ${this.#source.length},`, 'batchSize', batchSize)
+    return steps
+  }
+
+  /** The batches of one epoch in random order. The caller disposes of each batch's images, or uses them in a scope. */
+  async *epoch(options: EpochOptions): AsyncGenerator<Batch> {
+    const { batchSize, seed, epoch, firstStep = 0 } = options
+    const steps = this.steps(batchSize)
+    const order = permutation(this.#source.length, randomFor(seed, epoch, 'order'))
+    const pending: Promise<Batch>[] = []
+    const start = (step: number): void => {
+      if (step >= steps) return
+      const batch = this.#batch(step * batchSize, order, options)
+      batch.catch(() => undefined) // awaited below; until then a failure must not count as unhandled
+      pending.push(batch)
+    }
+    // Resident images need no waiting for files, so nothing is gained by making batches early.
+    const ahead = this.#resident ? 1 : PREFETCH + 1
+    for (let step = firstStep; step < firstStep + ahead; step++) start(step)
+    try {
+      for (let step = firstStep; step < steps; step++) {
+        const batch = await pending.shift()!
+        yield batch
+        start(step + ahead)
+      }
+    } finally {
+      // Left early: what was prepared ahead is not wanted any more.
+      for (const batch of await Promise.allSettled(pending)) if (batch.status === 'fulfilled') batch.value.images.dispose()
+    }
+  }
+
+  async #batch(first: number, order: Uint32Array, options: EpochOptions): Promise<Batch> {
+    const { seed, epoch, views, augmentation, batchSize } = options
+    const indices = [...order.subarray(first, first + batchSize)]
+    const keys = Array.from({ length: views }, (_, view) => indices.map((index) => [seed, epoch, index, view] as const)).flat()
+    const colours = keys.map((key) => drawColour(randomFor(...key, 'colour'), augmentation))
+    const crop = (index: number, view: number, width: number, height: number) =>
+      drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation)
+    if (this.#resident) {
+      const { width, height } = this.#source as IdxSource
+      const crops = keys.map(([, , index, view]) => crop(index, view, width, height))
+      return { indices, images: this.#fromResident(indices, views, (images) => resampleCrops(images, crops, crops.map(({ flip }) => flip), this.#options.size), colours) }
+    }
+    const decoded = await Promise.all(
+      indices.map((index, i) =>
+        this.#decodeOrNext(first + i, order, (source, actual) =>
+          source.decodeCrops(actual, (width, height) => Array.from({ length: views }, (_, view) => crop(index, view, width, height)), this.#options.size)
+        )
+      )
+    )
+    const pixels = Array.from({ length: views }, (_, view) => decoded.map((crops) => crops[view]!)).flat()
+    return { indices, images: this.#upload(pixels, (images) => finishViews(images, colours, this.statistics)) }
+  }
+
+  #fromResident(indices: readonly number[], views: number, resample: (images: Tensor) => Tensor, colours: Parameters<typeof finishViews>[1]): Tensor {
+    return noGrad(() =>
+      scope(() => {
+        const rows = torch.fromTypedArray(Int32Array.from(indices)).to(this.#options.device)
+        const chosen = this.#resident!.indexSelect(0, rows).to('float32').div(255)
+        return finishViews(resample(chosen.repeat([views, 1, 1, 1])), colours, this.statistics)
+      })
+    )
+  }
+
+  // One copy into a batch, one to the device: bytes, a quarter of what floats would be.
+  #upload(pixels: readonly Uint8Array[], finish: (images: Tensor) => Tensor): Tensor {
+    const { height, width } = this.#options.size
+    const bytes = new Uint8Array(pixels.length * 3 * height * width)
+    for (const [i, image] of pixels.entries()) bytes.set(image, i * image.length)
+    return noGrad(() =>
+      scope(() => {
+        const images = torch.fromTypedArray(bytes, [pixels.length, height, width, 3]).to(this.#options.device)
+        return finish(images.permute([0, 3, 1, 2]).to('float32').div(255))
+      })
+    )
+  }
+
+  /** Decodes an image, or gives null if it is broken. */
+  async #decode<T>(index: number, decode: (source: FolderSource) => Promise<T>): Promise<T | null> {
+    if (this.#broken.has(index)) return null
+    try {
+      return await this.#limit(() => decode(this.#source as FolderSource))
+    } catch (error) {
+      if (!(error instanceof BrokenImageError)) throw error
+      this.#reportBroken(index, error)
+      return null
+    }
+  }
+
+  /** Decodes the image at a position of the order, or the next one that is not broken. */
+  async #decodeOrNext<T>(position: number, order: Uint32Array, decode: (source: FolderSource, index: number) => Promise<T>): Promise<T> {
+    for (let tried = 0; tried < order.length; tried++) {
+      const index = order[(position + tried) % order.length]!
+      const decoded = await this.#decode(index, (source) => decode(source, index))
+      if (decoded !== null) return decoded
+    }
+    throw new InputError(`None of the ${order.length} images in '${this.#source.path}' can be decoded`)
+  }
+
+  #reportBroken(index: number, error: BrokenImageError): void {
+    if (this.#broken.has(index)) return
+    this.#broken.set(index, error)
+    this.#options.onBroken?.(error)
+    const allowed = Math.max(1, Math.floor((this.#options.maxBroken ?? 0.01) * this.#source.length))
+    if (this.#broken.size <= allowed) return
+    const list = [...this.#broken.values()].map(({ file, reason }) => `  ${file}: ${reason}`).join('\n')
+    throw new InputError(
+      `${this.#broken.size} of ${this.#source.length} images are broken, and at most ${allowed} may be. Mend or remove them:\n${list}`
+    )
+  }
+
+  /**
+   * All images in the source's order, without augmentation: the shorter side resized, the middle cut out. Broken ones are left out.
+   *
+   * @param batchSize - Images in a batch; the last one may be smaller.
+   */
+  async *all(batchSize: number): AsyncGenerator<Batch> {
+    const { size } = this.#options
+    for (let first = 0; first < this.#source.length; first += batchSize) {
+      const indices = Array.from({ length: Math.min(batchSize, this.#source.length - first) }, (_, i) => first + i)
+      if (this.#resident) {
+        const { width, height } = this.#source as IdxSource
+        const crop = wholeCrop(width, height, size)
+        const none = indices.map(() => ({ jitter: null, blur: null }))
+        const images = this.#fromResident(indices, 1, (chosen) => resampleCrops(chosen, indices.map(() => crop), indices.map(() => false), size), none)
+        yield { indices, images }
+        continue
+      }
+      const resize = Math.max(size.height, size.width)
+      const pixels = await Promise.all(indices.map((index) => this.#decode(index, (source) => source.decodeResized(index, { resize, crop: size }))))
+      const good = pixels.flatMap((image, i) => (image ? [{ image, index: indices[i]! }] : []))
+      if (good.length === 0) continue
+      const normalised = this.#upload(good.map(({ image }) => image), (images) => normalise(images, this.statistics.mean, this.statistics.std))
+      yield { indices: good.map(({ index }) => index), images: normalised }
+    }
+  }
+
+  /** Frees the resident images. */
+  dispose(): void {
+    this.#resident?.dispose()
+  }
+}
+
+/** The largest central rectangle of the aspect of `size`. */
+function wholeCrop(width: number, height: number, size: Size) {
+  const scale = Math.min(width / size.width, height / size.height)
+  const crop = { width: Math.round(size.width * scale), height: Math.round(size.height * scale) }
+  return { left: Math.floor((width - crop.width) / 2), top: Math.floor((height - crop.height) / 2), ...crop }
+}

@@ -1,0 +1,55 @@
+import * as torch from '../torch/index.js'
+import type { Tensor } from '../torch/index.js'
+import type { Rectangle, Size } from './crop.js'
+
+// Catmull-Rom, as Pillow and ATen have it for antialiased resizing.
+const A = -0.5
+
+/** Value of the cubic kernel at a distance. */
+function cubic(distance: Tensor): Tensor {
+  const x = distance.abs()
+  const near = x.mul(A + 2).sub(A + 3).mul(x).mul(x).add(1)
+  const far = x.sub(5).mul(x).add(8).mul(x).sub(4).mul(A)
+  return torch.where(x.lt(1), near, torch.where(x.lt(2), far, torch.zeros([], { device: x.device })))
+}
+
+/**
+ * For each image the matrix that resizes one side: [B, to, from]. Row j holds the weights of the pixels that make output pixel j. What lies
+ * outside the crop has no weight, and what remains sums to one.
+ */
+function resizeMatrix(starts: readonly number[], extents: readonly number[], mirrored: readonly boolean[], from: number, to: number, device: torch.Device): Tensor {
+  const perImage = (values: readonly number[]) => torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1]).to(device)
+  const start = perImage(starts)
+  const extent = perImage(extents)
+  const scale = extent.div(to)
+  const output = torch.arange(to, { dtype: 'float32', device }).reshape([1, to, 1])
+  const mirror = perImage(mirrored.map(Number))
+  // Mirrored: the last output pixel comes first.
+  const j = output.add(mirror.mul(output.mul(-2).add(to - 1)))
+  const centre = j.add(0.5).mul(scale).add(start)
+  const pixel = torch.arange(from, { dtype: 'float32', device }).reshape([1, 1, from])
+  const weights = cubic(pixel.add(0.5).sub(centre).div(scale.clamp({ min: 1 })))
+  const inside = pixel.ge(start).logicalAnd(pixel.lt(start.add(extent)))
+  const kept = weights.mul(inside)
+  return kept.div(kept.sum(2, { keepdim: true }))
+}
+
+/**
+ * Cuts one rectangle out of each image and resizes it, bicubic and antialiased, all images at once: two matrix products per image. Equals
+ * cropping and then `resize(..., antialias=True)` of torchvision.
+ *
+ * @param images - [B, C, H, W], float.
+ * @param crops - One for each image, inside it.
+ * @param flips - Which results are mirrored left to right.
+ * @returns [B, C, size.height, size.width]; bicubic weights overshoot, so the range may be a little wider than the input's.
+ */
+export function resampleCrops(images: Tensor, crops: readonly Rectangle[], flips: readonly boolean[], size: Size): Tensor {
+  return torch.scope(() => {
+    const [, , height, width] = images.shape as [number, number, number, number]
+    const { device } = images
+    const never = crops.map(() => false)
+    const rows = resizeMatrix(crops.map((crop) => crop.top), crops.map((crop) => crop.height), never, height, size.height, device)
+    const columns = resizeMatrix(crops.map((crop) => crop.left), crops.map((crop) => crop.width), flips, width, size.width, device)
+    return torch.matmul(torch.matmul(rows.unsqueeze(1), images), columns.transpose(1, 2).unsqueeze(1))
+  })
+}

@@ -1,0 +1,72 @@
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expected } from '../errors.js'
+import { type FolderSource, imageExtensions, openFolder } from './folder.js'
+import { findIdxPairs, type IdxSource, openIdx } from './idx.js'
+
+/** What all sources of images have. */
+export interface SourceBase {
+  /** The folder, as it was given. */
+  readonly path: string
+  /** How many images. */
+  readonly length: number
+  readonly channels: 1 | 3
+  /** The names of the classes, null if the images have none. */
+  readonly classes: readonly string[] | null
+  /** For each image the index of its class, null if the images have none. */
+  readonly labels: Int32Array | null
+  /** What an image is called in messages: the file's path in the folder, or `file#number`. */
+  name(index: number): string
+}
+
+/** Images of one folder; `kind` tells which sort. */
+export type ImageSource = IdxSource | FolderSource
+
+export interface OpenOptions {
+  /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */
+  readonly limit?: number | undefined
+  /** Of a folder that holds IDX files of both splits, which one. Default 'train' if there is one. */
+  readonly split?: 'train' | 'test' | undefined
+}
+
+/**
+ * Opens a folder of images. IDX files directly in it (`train-images-idx3-ubyte.gz` and the like) are read into memory; otherwise its
+ * image files, also those in sub-folders, are listed and are decoded when asked for. If all of them lie in sub-folders, the first
+ * sub-folder on the way is the class.
+ *
+ * @param path - The folder.
+ * @throws InputError: no such folder, a file, a folder without images, a damaged IDX file, a limit that is not a positive integer.
+ */
+export async function openImages(path: string, options: OpenOptions = {}): Promise<ImageSource> {
+  const { limit, split } = options
+  if (typeof path !== 'string' || path === '') throw expected('the path of a folder', 'images', path)
+  if (limit !== undefined && !(Number.isInteger(limit) && limit >= 1)) throw expected('an integer of at least 1', 'limit', limit)
+  if (split !== undefined && split !== 'train' && split !== 'test') throw expected("'train' or 'test'", 'split', split)
+  const name = `images '${path}'`
+  try {
+    if (!(await stat(path)).isDirectory()) throw expected('a folder', name, 'a file')
+    const idx = await openIdx(path, options)
+    if (idx !== null) return idx
+    const folder = await openFolder(path, options)
+    if (folder.length > 0) return folder
+    const below = await idxSubfolder(path)
+    const found = below !== null ? `none; there are IDX files in its sub-folder ${below}`
+      : folder.unreadable.length > 0 ? `none; ${folder.unreadable.length} entries cannot be read` : 'none'
+    throw expected(`image files (${imageExtensions.join(', ')}) or IDX files`, name, found)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw expected('a folder that exists', name, 'nothing of that name')
+    if (code === 'EACCES' || code === 'EPERM') throw expected('a folder that may be read', name, code)
+    throw error
+  }
+}
+
+/** A sub-folder with IDX files in it: the likely slip is to name the folder above it. */
+async function idxSubfolder(path: string): Promise<string | null> {
+  const folders = (await readdir(path, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+  // The training images come last in the alphabet, and are what was meant.
+  for (const folder of folders.sort().reverse()) {
+    if ((await findIdxPairs(join(path, folder)).catch(() => [])).length > 0) return folder
+  }
+  return null
+}

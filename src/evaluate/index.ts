@@ -1,0 +1,3 @@
+// What a representation is worth.
+export { extractFeatures, pixelFeatures, type Features } from './features.js'
+export { accuracy, knnPredict, type KnnOptions, type Labelled } from './knn.js'

@@ -1,0 +1,66 @@
+import { expected } from '../errors.js'
+import * as torch from '../torch/index.js'
+import { noGrad, scope, type Tensor } from '../torch/index.js'
+
+export interface KnnOptions {
+  /** Neighbours that vote. Default 20. */
+  readonly k?: number
+  /** Votes weigh exp(similarity / temperature). Default 0.07. */
+  readonly temperature?: number
+  /** Subtract the training features' mean from all before comparing. Default false. */
+  readonly centre?: boolean
+}
+
+/** Features with the classes of their rows. */
+export interface Labelled {
+  /** [N, D]. */
+  readonly features: Tensor
+  /** Class of each row. */
+  readonly labels: ArrayLike<number>
+}
+
+const CHUNK = 1024
+
+/**
+ * Classes by weighted vote of the nearest training features in cosine similarity, as in DINO (arXiv 2104.14294) and before it in arXiv 1805.01978.
+ *
+ * @param classes - Number of classes.
+ * @returns The predicted class of each row of `queries`.
+ */
+export function knnPredict(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Int32Array {
+  const { k = 20, temperature = 0.07, centre = false } = options
+  if (!Number.isInteger(k) || k < 1) throw expected('an integer of at least 1', 'k', k)
+  if (!(temperature > 0)) throw expected('a number above 0', 'temperature', temperature)
+  if (train.features.shape[0] !== train.labels.length) throw expected(`${train.features.shape[0]} labels`, 'labels', train.labels.length)
+  return noGrad(() =>
+    scope(() => {
+      const { device } = queries
+      const mean = centre ? train.features.mean(0, { keepdim: true }) : null
+      const unit = (features: Tensor) => {
+        const centred = mean ? features.sub(mean) : features
+        return centred.div(centred.norm(2, [1], { keepdim: true }).clamp({ min: 1e-12 }))
+      }
+      const bank = unit(train.features.to('float32'))
+      const labels = torch.fromTypedArray(Int32Array.from(train.labels)).to(device).to('int64')
+      const neighbours = Math.min(k, train.labels.length)
+      const predicted = new Int32Array(queries.shape[0]!)
+      for (let first = 0; first < predicted.length; first += CHUNK) {
+        const part = scope(() => {
+          const rows = queries.narrow(0, first, Math.min(CHUNK, predicted.length - first)).to('float32')
+          const [similarity, position] = unit(rows).matmul(bank.t()).topk(neighbours)
+          const votes = torch.zeros([rows.shape[0]!, classes], { device })
+          votes.scatterAdd_(1, labels.take(position), similarity.div(temperature).exp())
+          return votes.argmax({ dim: 1 }).to('int32').toTypedArray() as Int32Array
+        })
+        predicted.set(part, first)
+      }
+      return predicted
+    })
+  )
+}
+
+/** Part of the predictions that are right. */
+export function accuracy(predicted: ArrayLike<number>, labels: ArrayLike<number>): number {
+  if (predicted.length !== labels.length || labels.length === 0) throw expected(`${labels.length} predictions, at least one,`, 'predicted', predicted.length)
+  return Array.from(predicted).filter((value, i) => value === labels[i]).length / labels.length
+}

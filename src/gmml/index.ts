@@ -1,0 +1,4 @@
+// Group masked model learning.
+export { corrupt, fills, type Corrupted, type CorruptionOptions, type Fill } from './corruption.js'
+export { drawGroupMask, type GroupMask } from './rectangles.js'
+export { GroupMaskedModel, reconstructionBlocks, ReconstructionHead, type GroupMaskedModelOptions } from './model.js'

@@ -1,0 +1,61 @@
+import { expected } from '../errors.js'
+import type { Random } from '../data/random.js'
+
+/** A rectangle of pixels. */
+export interface Rectangle {
+  readonly top: number
+  readonly left: number
+  readonly height: number
+  readonly width: number
+}
+
+/** Rectangles that cover a part of an image, and the pixels they cover. */
+export interface GroupMask {
+  readonly rectangles: readonly Rectangle[]
+  /** 1 where covered: [H, W], row by row. */
+  readonly covered: Uint8Array
+}
+
+const LARGEST_SIDE = 0.3 // of the image's side
+
+// The published statistics come from Python's round(): halves go to the even neighbour.
+function roundHalfToEven(value: number): number {
+  const rounded = Math.round(value)
+  return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded
+}
+
+/** Position and extent along one side, both multiples of the alignment (the image's end may cut the extent). */
+function drawSide(random: Random, side: number, align: number): readonly [start: number, extent: number] {
+  const start = Math.floor(random.integer(0, Math.max(1, side - align)) / align) * align
+  // No legal extent would be left where the alignment exceeds the largest side: then it is one alignment step.
+  const drawn = random.integer(align, Math.max(align + 1, Math.floor(LARGEST_SIDE * side)))
+  const extent = Math.max(1, roundHalfToEven(Math.min(drawn, side - start) / align)) * align
+  return [start, Math.min(extent, side - start)]
+}
+
+/**
+ * Draws rectangles until their union covers the number of pixels drawn first: U(min(0.5, budget), budget) of the image. GMML, section
+ * "Corruption" of the method; the last rectangle is not trimmed.
+ *
+ * @param budget - Largest part of the image to cover, in (0, 1].
+ * @param align - Pixels that positions and extents are multiples of: 1 = any, the patch size = whole patches.
+ */
+export function drawGroupMask(random: Random, height: number, width: number, budget: number, align = 1): GroupMask {
+  if (!(budget > 0 && budget <= 1)) throw expected('a number above 0 and at most 1', 'budget', budget)
+  if (!Number.isInteger(align) || align < 1) throw expected('an integer of at least 1', 'align', align)
+  if (align > Math.min(height, width)) throw expected(`at most the image's side ${Math.min(height, width)}`, 'align', align)
+  const wanted = random.uniform(Math.min(0.5, budget), budget) * height * width
+  const covered = new Uint8Array(height * width)
+  const rectangles: Rectangle[] = []
+  for (let count = 0; count < wanted; ) {
+    const [top, rows] = drawSide(random, height, align)
+    const [left, columns] = drawSide(random, width, align)
+    rectangles.push({ top, left, height: rows, width: columns })
+    for (let y = top; y < top + rows; y++) {
+      const start = y * width + left
+      for (let i = start; i < start + columns; i++) count += 1 - covered[i]!
+      covered.fill(1, start, start + columns)
+    }
+  }
+  return { rectangles, covered }
+}

@@ -1,0 +1,7 @@
+// Group masked model learning in TypeScript: the method, its training loop and its evaluation.
+export * from './gmml/index.js'
+export * from './train/index.js'
+export { visionTransformer, visionTransformers, VisionTransformer } from './vision/index.js'
+export { accuracy, extractFeatures, knnPredict } from './evaluate/index.js'
+export { InputError } from './errors.js'
+export { TorchError } from './native/errors.js'

@@ -1,0 +1,90 @@
+import { expected } from '../errors.js'
+import { addon } from './addon.js'
+import { handleOf, refusePromise, requireHandle, wrap, type TensorHandle } from './tensor-handle.js'
+
+type Gradients = readonly (TensorHandle | null)[] | undefined
+
+const toHandles = (tensors: readonly TensorHandle[], name: string) => tensors.map((tensor, i) => requireHandle(tensor, `${name}[${i}]`))
+const toOptionalHandles = (tensors: Gradients) => tensors?.map((tensor) => (tensor === null ? null : handleOf(tensor))) ?? null
+
+export interface GradOptions {
+  /** Keep the graph for a second pass. Default: the value of `createGraph`. */
+  readonly retainGraph?: boolean
+  /** Make the gradients themselves differentiable. */
+  readonly createGraph?: boolean
+  /** Give null for inputs that the outputs do not depend on, instead of an error. */
+  readonly allowUnused?: boolean
+}
+
+/** Accumulates gradients into the leaves that `outputs` depend on. PyTorch: `torch.autograd.backward`. */
+export function backward(outputs: readonly TensorHandle[], gradients?: Gradients, options: GradOptions = {}): void {
+  const { createGraph = false, retainGraph = createGraph } = options
+  addon.backward(toHandles(outputs, 'outputs'), toOptionalHandles(gradients), retainGraph, createGraph)
+}
+
+/** Gradients of `outputs` with respect to `inputs`, without touching `.grad`. PyTorch: `torch.autograd.grad`. */
+export function gradientsOf(
+  outputs: readonly TensorHandle[], inputs: readonly TensorHandle[], gradients?: Gradients, options: GradOptions = {}
+): (TensorHandle | null)[] {
+  const { createGraph = false, retainGraph = createGraph, allowUnused = false } = options
+  const handles = addon.grad(
+    toHandles(outputs, 'outputs'), toHandles(inputs, 'inputs'), toOptionalHandles(gradients), retainGraph, createGraph, allowUnused
+  )
+  return handles.map((handle) => (handle === null ? null : wrap(handle)))
+}
+
+export const requiresGrad = (tensor: TensorHandle): boolean => addon.requiresGrad(handleOf(tensor))
+
+export function setRequiresGrad(tensor: TensorHandle, value: boolean): void {
+  addon.setRequiresGrad(handleOf(tensor), value)
+}
+
+export const isLeaf = (tensor: TensorHandle): boolean => addon.isLeaf(handleOf(tensor))
+
+export function retainGrad(tensor: TensorHandle): void {
+  addon.retainGrad(handleOf(tensor))
+}
+
+export function gradient(tensor: TensorHandle): TensorHandle | null {
+  const handle = addon.gradient(handleOf(tensor))
+  return handle === null ? null : wrap(handle)
+}
+
+export function setGradient(tensor: TensorHandle, value: TensorHandle | null): void {
+  addon.setGradient(handleOf(tensor), value === null ? null : requireHandle(value, 'grad'))
+}
+
+export function setData(tensor: TensorHandle, data: TensorHandle): void {
+  addon.setData(handleOf(tensor), requireHandle(data, 'data'))
+}
+
+export const isGradEnabled = (): boolean => addon.gradMode()
+
+/** Runs `callback` with gradient recording on or off. */
+export function withGradMode<T>(enabled: boolean, name: string, callback: () => T): T {
+  const before = addon.setGradMode(enabled)
+  try {
+    const result = callback()
+    refusePromise(result, `the callback of ${name}()`)
+    return result
+  } finally {
+    addon.setGradMode(before)
+  }
+}
+
+/**
+ * Runs `callback` with autocast for one device type: matrix products and convolutions in `dtype`, reductions in float32. With `enabled`
+ * false autocast is off inside. PyTorch: `torch.autocast`.
+ */
+export function withAutocast<T>(deviceType: string, dtype: string, enabled: boolean, callback: () => T): T {
+  if (typeof callback !== 'function') throw expected('a function', 'the callback of autocast()', callback)
+  const before = addon.autocast(deviceType)
+  addon.enterAutocast(deviceType, enabled, dtype)
+  try {
+    const result = callback()
+    refusePromise(result, 'the callback of autocast()')
+    return result
+  } finally {
+    addon.leaveAutocast(deviceType, before.enabled, before.dtype)
+  }
+}

@@ -1,0 +1,111 @@
+import { expected } from '../errors.js'
+import { fromBytes } from '../native/storage.js'
+import { withGrad } from './dispatch.js'
+import type { Tensor } from './tensor.js'
+import { arrayTypes, isDType, type Complex, type DType, type Device, type Shape, type TypedArray } from './types.js'
+
+export interface CreationOptions {
+  readonly dtype?: DType
+  readonly device?: Device
+  readonly requiresGrad?: boolean
+}
+
+/** Numbers nested to any depth. */
+export type NestedArray = number | bigint | boolean | Complex | readonly NestedArray[]
+
+function finish(tensor: Tensor, options: CreationOptions): Tensor {
+  const { dtype, device, requiresGrad } = options
+  const placed = dtype || device ? tensor.to({ ...(dtype && { dtype }), ...(device && { device }) }) : tensor
+  // Where nothing changed `to` gives another object for the same tensor.
+  if (placed !== tensor) tensor.dispose()
+  return withGrad(placed, requiresGrad)
+}
+
+function dtypeOf(array: ArrayBufferView): DType {
+  // The first dtype of each array type is the one whose elements the array shows as they are.
+  for (const [dtype, type] of Object.entries(arrayTypes)) {
+    if (dtype !== 'float16' && dtype !== 'bfloat16' && array instanceof type) return dtype as DType
+  }
+  if (array instanceof Uint8ClampedArray) return 'uint8'
+  throw expected('a typed array', 'data', array)
+}
+
+/**
+ * A tensor with a copy of a typed array's elements.
+ *
+ * @param array - Elements in row-major order.
+ * @param shape - Sizes; default: one dimension.
+ * @param options - `dtype` says what the elements are where the array's type leaves it open (`Uint16Array` with `bfloat16` or `float16`,
+ *   `Uint8Array` with `bool`, `Float32Array` with `complex64`); otherwise they are converted.
+ */
+export function fromTypedArray(array: TypedArray | Uint8ClampedArray, shape?: Shape, options: CreationOptions = {}): Tensor {
+  if (!ArrayBuffer.isView(array) || array instanceof DataView) throw expected('a typed array', 'data', array)
+  if (options.dtype !== undefined && !isDType(options.dtype)) throw expected('a dtype', 'dtype', options.dtype)
+  const asIs = options.dtype && array instanceof arrayTypes[options.dtype] ? options.dtype : dtypeOf(array)
+  const length = asIs.startsWith('complex') ? array.length / 2 : array.length
+  const sizes = shape ?? [length]
+  if (sizes.reduce((product, size) => product * size, 1) !== length) {
+    throw expected(`a shape for ${length} elements`, 'shape', `[${sizes.join(', ')}]`)
+  }
+  return finish(fromBytes(array, asIs, sizes) as Tensor, { ...options, ...(options.dtype && { dtype: options.dtype }) })
+}
+
+function shapeOf(data: NestedArray): number[] {
+  const shape: number[] = []
+  for (let level: NestedArray | undefined = data; Array.isArray(level); level = (level as readonly NestedArray[])[0]) {
+    shape.push((level as readonly NestedArray[]).length)
+  }
+  return shape
+}
+
+function flatten(data: NestedArray, shape: readonly number[], depth: number, leaves: (number | bigint | boolean | Complex)[]): void {
+  if (Array.isArray(data)) {
+    const level = data as readonly NestedArray[]
+    if (depth === shape.length || level.length !== shape[depth]) {
+      throw expected(`nested arrays of one shape ([${shape.join(', ')}])`, 'data', `an array of length ${level.length} at depth ${depth}`)
+    }
+    for (const element of level) flatten(element, shape, depth + 1, leaves)
+  } else if (depth !== shape.length) {
+    throw expected(`nested arrays of one shape ([${shape.join(', ')}])`, 'data', data)
+  } else {
+    leaves.push(data as number)
+  }
+}
+
+const isComplex = (value: unknown): value is Complex => typeof value === 'object' && value !== null && 're' in value && 'im' in value
+
+/**
+ * A tensor from a number, nested arrays or a typed array. Numbers become float32 (JavaScript has no integers), bigints int64, booleans bool,
+ * `{ re, im }` complex64, unless `dtype` says otherwise. PyTorch: `torch.tensor`.
+ *
+ * @throws InputError if the nesting is ragged or an element is no number.
+ */
+export function tensor(data: NestedArray | TypedArray, options: CreationOptions = {}): Tensor {
+  if (ArrayBuffer.isView(data)) return fromTypedArray(data, undefined, options)
+  const shape = shapeOf(data)
+  const leaves: (number | bigint | boolean | Complex)[] = []
+  flatten(data, shape, 0, leaves)
+  for (const leaf of leaves) {
+    if (!['number', 'bigint', 'boolean'].includes(typeof leaf) && !isComplex(leaf)) throw expected('numbers', 'data', leaf)
+  }
+  const first = leaves[0]
+  const wide = options.dtype === 'float64' || options.dtype === 'complex128'
+  let values: TypedArray
+  let dtype: DType
+  if (leaves.some(isComplex)) {
+    dtype = wide ? 'complex128' : 'complex64'
+    values = new arrayTypes[dtype](leaves.flatMap((leaf) => (isComplex(leaf) ? [leaf.re, leaf.im] : [Number(leaf), 0])))
+  } else if (leaves.some((leaf) => typeof leaf === 'bigint') || options.dtype === 'int64') {
+    for (const leaf of leaves) if (typeof leaf === 'number' && !Number.isInteger(leaf)) throw expected('integers', 'data', leaf)
+    values = BigInt64Array.from(leaves as (number | bigint)[], (leaf) => BigInt(leaf))
+    dtype = 'int64'
+  } else if (typeof first === 'boolean' && leaves.every((leaf) => typeof leaf === 'boolean')) {
+    values = Uint8Array.from(leaves as unknown as number[], Number)
+    dtype = 'bool'
+  } else {
+    // float64 on the way to any other dtype, so that an int32 or float64 loses nothing.
+    dtype = options.dtype && options.dtype !== 'float32' ? 'float64' : 'float32'
+    values = dtype === 'float64' ? Float64Array.from(leaves as number[], Number) : Float32Array.from(leaves as number[], Number)
+  }
+  return finish(fromBytes(values, dtype, shape) as Tensor, options)
+}

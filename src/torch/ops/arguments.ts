@@ -1,0 +1,24 @@
+import { isTensor } from '../dispatch.js'
+import type { DType, Device, Layout } from '../types.js'
+
+/** What every operator that makes a tensor from nothing takes. */
+export interface FactoryOptions {
+  dtype?: DType | null | undefined
+  layout?: Layout | null | undefined
+  device?: Device | null | undefined
+  /** Page-locked memory, from which a copy to a CUDA device need not block. */
+  pinMemory?: boolean | null | undefined
+  /** Record the operations on the result for `backward`. */
+  requiresGrad?: boolean | undefined
+}
+
+/** Is this the options object of a call, given or left out? A complex number is an object too. */
+export function isOptions(value: unknown): boolean {
+  if (typeof value !== 'object') return value === undefined
+  return value !== null && !Array.isArray(value) && !isTensor(value) && !('re' in value)
+}
+
+/** A list of tensors, where a list of numbers would also be legal: the empty list is one of numbers. */
+export function isTensorList(value: unknown): boolean {
+  return Array.isArray(value) && value.length > 0 && (value[0] === null || isTensor(value[0]))
+}

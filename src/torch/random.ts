@@ -1,0 +1,20 @@
+import { expected } from '../errors.js'
+import * as system from '../native/system.js'
+import { requireDevice, type Device } from './types.js'
+
+/** Seeds the default generators of every device. PyTorch: `torch.manual_seed`. */
+export function manualSeed(seed: number | bigint): void {
+  if (typeof seed === 'bigint' ? seed < 0n : !Number.isSafeInteger(seed) || seed < 0) throw expected('a non-negative integer', 'seed', seed)
+  system.manualSeed(BigInt(seed))
+}
+
+/** State of a device's default generator. PyTorch: `torch.get_rng_state`. */
+export function getRngState(device: Device = 'cpu'): Uint8Array {
+  return system.generatorState(requireDevice(device))
+}
+
+/** Restores what {@link getRngState} gave. */
+export function setRngState(state: Uint8Array, device: Device = 'cpu'): void {
+  if (!(state instanceof Uint8Array)) throw expected('a Uint8Array from getRngState()', 'state', state)
+  system.setGeneratorState(requireDevice(device), state)
+}

@@ -1,0 +1,168 @@
+import { inspect } from 'node:util'
+
+import { expected } from '../errors.js'
+import * as autograd from '../native/autograd.js'
+import { operator, call } from '../native/dispatch.js'
+import * as storage from '../native/storage.js'
+import { setTensorClass } from '../native/tensor-handle.js'
+import { formatTensor, nest } from './format.js'
+import { TensorMethods } from './ops/methods.generated.js'
+import { arrayTypes, isDType, isDevice, type DType, type Device, type MemoryFormat, type TypedArray } from './types.js'
+
+const toOperator = operator('aten::to', 'dtype_layout')
+
+export interface ToOptions {
+  readonly dtype?: DType
+  readonly device?: Device
+  /** Do not wait for a copy between pinned host memory and a GPU. */
+  readonly nonBlocking?: boolean
+  /** Copy even where nothing changes. */
+  readonly copy?: boolean
+  readonly memoryFormat?: MemoryFormat
+}
+
+/**
+ * A tensor of libtorch: n-dimensional, of one dtype, on one device, differentiable. Every ATen operator with a `self` argument is a method.
+ * Made inside a `scope` it is freed at the scope's end, else by `dispose`, `using`, or when its object is collected.
+ */
+export class Tensor extends TensorMethods {
+  /** Sizes of the dimensions. */
+  get shape(): number[] {
+    return storage.shape(this)
+  }
+
+  /** Steps between neighbours along each dimension, in elements. */
+  get strides(): number[] {
+    return storage.strides(this)
+  }
+
+  /** Number of dimensions. */
+  get ndim(): number {
+    return storage.shape(this).length
+  }
+
+  get dtype(): DType {
+    return storage.dtype(this) as DType
+  }
+
+  get device(): Device {
+    return storage.device(this) as Device
+  }
+
+  /** True if the elements lie in row-major order without gaps. */
+  get isContiguous(): boolean {
+    return storage.isContiguous(this)
+  }
+
+  /** Whether operations on this tensor are recorded for `backward`. */
+  get requiresGrad(): boolean {
+    return autograd.requiresGrad(this)
+  }
+
+  set requiresGrad(value: boolean) {
+    autograd.setRequiresGrad(this, value)
+  }
+
+  /** Sets {@link requiresGrad} and returns the tensor. */
+  requiresGrad_(value = true): this {
+    autograd.setRequiresGrad(this, value)
+    return this
+  }
+
+  /** True for tensors that no recorded operation made: gradients accumulate in these. */
+  get isLeaf(): boolean {
+    return autograd.isLeaf(this)
+  }
+
+  /** The accumulated gradient, or null. A new object at each access. */
+  get grad(): Tensor | null {
+    return autograd.gradient(this) as Tensor | null
+  }
+
+  set grad(value: Tensor | null) {
+    autograd.setGradient(this, value)
+  }
+
+  /** Makes `backward` keep the gradient of a tensor that is no leaf. */
+  retainGrad(): void {
+    autograd.retainGrad(this)
+  }
+
+  /** Replaces the tensor's memory by that of `data`, unseen by autograd. PyTorch: `tensor.data = ...`. */
+  setData(data: Tensor): void {
+    autograd.setData(this, data)
+  }
+
+  /**
+   * Accumulates the gradient of this tensor into the leaves it depends on. PyTorch: `Tensor.backward`.
+   *
+   * @param gradient - Gradient with respect to this tensor, of its shape. Not needed for a single element.
+   */
+  backward(gradient?: Tensor, options: Omit<autograd.GradOptions, 'allowUnused'> = {}): void {
+    autograd.backward([this], gradient ? [gradient] : undefined, options)
+  }
+
+  /** The tensor with another dtype, on another device or both; itself if nothing changes. PyTorch: `Tensor.to`. */
+  to(target: DType | Device | ToOptions): Tensor {
+    let options: ToOptions
+    if (isDType(target)) options = { dtype: target }
+    else if (isDevice(target)) options = { device: target }
+    else if (typeof target === 'object' && target !== null) options = target
+    else throw expected('a dtype, a device or { dtype, device }', 'the target of to()', target)
+    const { dtype, device, nonBlocking, copy, memoryFormat } = options
+    return call<Tensor>(toOperator, this, dtype, undefined, device, undefined, nonBlocking, copy, memoryFormat)
+  }
+
+  cpu(): Tensor {
+    return this.to('cpu')
+  }
+
+  cuda(index?: number): Tensor {
+    return this.to(index === undefined ? 'cuda' : `cuda:${index}`)
+  }
+
+  /** The value of a tensor with one element. An integer beyond 2^53 is a bigint. Waits for the device. */
+  item(): number {
+    // Typed as number for convenience: what is neither float nor a safe integer is rare, and documented above.
+    return storage.item(this) as number
+  }
+
+  /** As {@link item}, without blocking the event loop while the device works. */
+  async itemAsync(): Promise<number> {
+    if (this.shape.some((size) => size !== 1)) throw expected('a tensor with one element', 'itemAsync()', `shape [${this.shape.join(', ')}]`)
+    const { dtype } = this
+    const values = nest(dtype, new arrayTypes[dtype](await storage.toBytesAsync(this)), [1]) as number[]
+    return values[0]!
+  }
+
+  /** A copy of the elements, row-major, in the typed array of the dtype; 16-bit floats as raw bits, complex numbers as pairs. */
+  toTypedArray(): TypedArray {
+    return new arrayTypes[this.dtype](storage.toBytes(this))
+  }
+
+  /** As {@link toTypedArray}, without blocking the event loop while the device works. */
+  async toTypedArrayAsync(): Promise<TypedArray> {
+    const { dtype } = this
+    return new arrayTypes[dtype](await storage.toBytesAsync(this))
+  }
+
+  /** The elements as nested arrays of numbers; an integer beyond 2^53 is a bigint, a complex number `{ re, im }`. */
+  toArray(): unknown {
+    return nest(this.dtype, this.toTypedArray(), this.shape)
+  }
+
+  /** The matrix transposed: dimensions in reverse order. */
+  get T(): Tensor {
+    return this.permute([...this.shape.keys()].reverse())
+  }
+
+  override toString(): string {
+    return formatTensor(this)
+  }
+
+  [inspect.custom](): string {
+    return this.isLive ? formatTensor(this) : 'Tensor (disposed)'
+  }
+}
+
+setTensorClass(Tensor)

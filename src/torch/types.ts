@@ -1,0 +1,72 @@
+import { GeneratorHandle } from '../native/dispatch.js'
+import { expected } from '../errors.js'
+import type { Tensor } from './tensor.js'
+
+/** A number as operators take it. Whole numbers count as integers, so `intTensor.mul(2)` stays integer. */
+export type Scalar = number | bigint | boolean | Complex
+
+/** A complex number. */
+export interface Complex {
+  readonly re: number
+  readonly im: number
+}
+
+/** For each dtype the typed array that holds its elements; 16-bit floats as raw bits, complex numbers as pairs. */
+export const arrayTypes = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  complex64: Float32Array,
+  complex128: Float64Array,
+  float8_e4m3fn: Uint8Array,
+  float8_e5m2: Uint8Array,
+  float8_e4m3fnuz: Uint8Array,
+  float8_e5m2fnuz: Uint8Array
+} as const
+
+/** Element type of a tensor, by PyTorch's name. */
+export type DType = keyof typeof arrayTypes
+
+export type TypedArray =
+  | Float32Array | Float64Array | Int8Array | Int16Array | Int32Array | BigInt64Array | Uint8Array | Uint16Array | Uint32Array | BigUint64Array
+
+export const dtypes = Object.keys(arrayTypes) as DType[]
+
+export function isDType(value: unknown): value is DType {
+  return typeof value === 'string' && Object.hasOwn(arrayTypes, value)
+}
+
+/** Where a tensor's memory is: `cpu`, `cuda` (the first GPU), `cuda:1`, `meta` (nowhere: shapes only). */
+export type Device = 'cpu' | 'cuda' | `cuda:${number}` | 'meta'
+
+export function isDevice(value: unknown): value is Device {
+  return typeof value === 'string' && /^(cpu|meta|cuda(:\d+)?)$/.test(value)
+}
+
+/** @throws InputError unless `value` names a device. */
+export function requireDevice(value: unknown, name = 'device'): Device {
+  if (isDevice(value)) return value
+  throw expected(`'cpu', 'cuda' or 'cuda:N'`, name, value)
+}
+
+export type Layout = 'strided' | 'sparse_coo' | 'sparse_csr' | 'sparse_csc' | 'sparse_bsr' | 'sparse_bsc' | 'jagged' | 'mkldnn'
+
+export type MemoryFormat = 'contiguous' | 'preserve' | 'channels_last' | 'channels_last_3d'
+
+/** A random number generator of its own state. */
+export type Generator = GeneratorHandle
+
+export type Shape = readonly number[]
+
+/** A tensor or a number. */
+export type TensorOrScalar = Tensor | Scalar

@@ -1,0 +1,70 @@
+import { z } from 'zod'
+
+import { InputError } from '../errors.js'
+import { fills } from '../gmml/index.js'
+import { isDevice, type Device } from '../torch/types.js'
+import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
+
+const positiveInteger = z.int().min(1)
+const part = z.number().min(0).max(1)
+const names = Object.keys(visionTransformers) as [VisionTransformerName, ...VisionTransformerName[]]
+
+/**
+ * Settings of a pretraining run, with the values of the method's authors as defaults. The one list of them: the API's types, the command's
+ * flags and the check of config files all come from here.
+ */
+export const pretrainSchema = z.strictObject({
+  images: z.string().min(1).describe('folder of image files (sub-folder = class), or of IDX files'),
+  out: z.string().min(1).describe('folder of the run, made if it is not there'),
+  model: z.enum(names).default('vit_small').describe('encoder'),
+  imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX images)'),
+  patchSize: positiveInteger.optional().describe('side of a patch in pixels (default: 16, or 4 for views of up to 64 pixels)'),
+  epochs: positiveInteger.default(100).describe('passes over the images (the paper: 800)'),
+  batchSize: positiveInteger.default(64).describe('images per step, each with two crops'),
+  lr: z.number().positive().default(5e-4).describe('learning rate for 256 images per step; scaled with the batch size'),
+  minLr: z.number().min(0).default(1e-6).describe('learning rate that the cosine ends at'),
+  weightDecay: z.number().min(0).default(0.04).describe('weight decay at the start'),
+  weightDecayEnd: z.number().min(0).default(0.4).describe('weight decay at the end'),
+  warmupEpochs: z.number().min(0).default(10).describe('epochs of linear warm-up (at most a tenth of all)'),
+  clip: z.number().min(0).default(3).describe('largest norm of each gradient; 0 = no clipping'),
+  dropPath: part.default(0.1).describe('stochastic depth of the last block'),
+  maskBudget: part.positive().default(0.75).describe('largest part of a view that is corrupted'),
+  alien: part.default(0.3).describe('part that pixels of other images replace; 0 = never'),
+  align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
+  fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
+  cropScale: z.tuple([part.positive(), part.positive()]).default([0.05, 1]).describe('smallest and largest part of the image in a crop'),
+  maskedOnly: z.boolean().default(true).describe('loss over the corrupted pixels only'),
+  seed: z.int().min(0).default(0).describe('decides initialisation, order, crops, masks and noise'),
+  device: z
+    .custom<Device | 'auto'>((value) => value === 'auto' || isDevice(value), `expected 'auto', 'cpu', 'cuda' or 'cuda:N'`)
+    .default('auto')
+    .describe('auto | cpu | cuda[:N]'),
+  amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
+  workers: positiveInteger.default(4).describe('image files decoded at a time'),
+  threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)'),
+  limit: positiveInteger.optional().describe('use only so many images'),
+  knnEvery: z.int().min(0).default(0).describe('measure kNN accuracy every N epochs; needs classes; 0 = never'),
+  logEvery: positiveInteger.default(10).describe('steps between lines of metrics.jsonl'),
+  checkpointEvery: positiveInteger.default(1).describe('epochs between checkpoints'),
+  resume: z.boolean().default(false).describe('go on from the newest checkpoint of the run')
+})
+
+/** What a caller of `pretrain` gives; the rest has defaults. */
+export type PretrainConfigInput = z.input<typeof pretrainSchema>
+
+/** Every setting of a run. */
+export type PretrainConfig = z.output<typeof pretrainSchema>
+
+/** @throws InputError naming each field that is missing, unknown or not legal. */
+export function parseConfig(input: unknown): PretrainConfig {
+  const result = pretrainSchema.safeParse(input)
+  if (result.success) return result.data
+  const received = (path: readonly PropertyKey[]) =>
+    path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
+  const problems = result.error.issues.map((issue) => {
+    if (issue.code === 'unrecognized_keys') return `unknown: ${issue.keys.join(', ')}`
+    const name = issue.path.join('.')
+    return `${name}: ${issue.message} (received ${JSON.stringify(received(issue.path)) ?? 'nothing'})`
+  })
+  throw new InputError(`The settings are not legal. ${problems.join('; ')}`)
+}

@@ -1,0 +1,42 @@
+import sharp from 'sharp'
+
+import { denormalise, type Statistics } from '../data/index.js'
+import { writeFileAtomic } from '../io/index.js'
+import * as torch from '../torch/index.js'
+import { noGrad, scope, type Tensor } from '../torch/index.js'
+
+/** Pixels that an image takes in the grid at least; small ones are enlarged by whole factors. */
+const LEAST_SIDE = 112
+const GAP = 4
+const WHITE = 255
+
+/**
+ * Writes a PNG with one row per image: clean, corrupted, reconstruction, mask. Colours are de-normalised.
+ *
+ * @param images - `clean`, `corrupted`, `reconstruction`: [B, C, H, W], normalised; `mask`: bool [B, 1, H, W], shown white where corrupted.
+ */
+export async function writeReconstructions(
+  path: string, images: { readonly clean: Tensor; readonly corrupted: Tensor; readonly reconstruction: Tensor; readonly mask: Tensor }, { mean, std }: Statistics
+): Promise<void> {
+  const { pixels, width, height } = noGrad(() =>
+    scope(() => {
+      const show = (image: Tensor) => denormalise(image.to('float32'), mean, std).clamp({ min: 0, max: 1 }).mul(255).round()
+      const mask = images.mask.expand(images.clean.shape).to('float32').mul(255)
+      const columns = [show(images.clean), show(images.corrupted), show(images.reconstruction), mask]
+      const factor = Math.max(1, Math.ceil(LEAST_SIDE / Math.min(...images.clean.shape.slice(2))))
+      const framed = columns.map((column) =>
+        column
+          .repeatInterleave(factor, { dim: 2 })
+          .repeatInterleave(factor, { dim: 3 })
+          .expand([-1, 3, -1, -1])
+          .constantPadNd([0, GAP, 0, GAP], { value: WHITE })
+      )
+      // [B, 3, H, 4 W], then the rows below each other.
+      const rows = torch.cat(framed, { dim: 3 })
+      const grid = rows.permute([0, 2, 3, 1]).flatten({ startDim: 0, endDim: 1 }).constantPadNd([0, 0, GAP, 0, GAP, 0], { value: WHITE })
+      const [height, width] = grid.shape as [number, number]
+      return { pixels: grid.to('uint8').toTypedArray() as Uint8Array, width, height }
+    })
+  )
+  await writeFileAtomic(path, await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer())
+}

@@ -1,0 +1,81 @@
+import { existsSync } from 'node:fs'
+import { appendFile, mkdir, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { InputError } from '../errors.js'
+import { writeFileAtomic } from '../io/index.js'
+
+/** Paths of a run. */
+export class RunFolder {
+  readonly config: string
+  readonly metrics: string
+  readonly checkpoints: string
+  readonly reconstructions: string
+  readonly exported: string
+
+  constructor(readonly path: string) {
+    this.config = join(path, 'config.json')
+    this.metrics = join(path, 'metrics.jsonl')
+    this.checkpoints = join(path, 'checkpoints')
+    this.reconstructions = join(path, 'reconstructions')
+    this.exported = join(path, 'exported')
+  }
+
+  /** True if a run has been started here. */
+  get exists(): boolean {
+    return existsSync(this.config)
+  }
+
+  /** Makes the folders and writes the settings. Nothing that is there is touched. @throws InputError if it cannot be done. */
+  async create(config: unknown): Promise<void> {
+    try {
+      for (const folder of [this.checkpoints, this.reconstructions, this.exported]) await mkdir(folder, { recursive: true })
+      await writeFileAtomic(this.config, `${JSON.stringify(config, null, 2)}\n`)
+    } catch (error) {
+      throw new InputError(`Cannot write the run folder '${this.path}': ${(error as Error).message}`)
+    }
+  }
+
+  /** Settings of the run. @throws InputError if they are not there or no JSON. */
+  async readConfig(): Promise<Record<string, unknown>> {
+    let text: string
+    try {
+      text = await readFile(this.config, 'utf8')
+    } catch {
+      throw new InputError(`'${this.path}' holds no run: there is no config.json in it`)
+    }
+    try {
+      return JSON.parse(text) as Record<string, unknown>
+    } catch {
+      throw new InputError(`'${this.config}' is no JSON`)
+    }
+  }
+
+  /** Adds a line to metrics.jsonl. */
+  async appendMetrics(line: Readonly<Record<string, unknown>>): Promise<void> {
+    await appendFile(this.metrics, `${JSON.stringify(line)}\n`)
+  }
+
+  /** Forgets metrics after a step, which a resumed run will measure again. */
+  async truncateMetrics(step: number): Promise<void> {
+    if (!existsSync(this.metrics)) return
+    const kept = (await readFile(this.metrics, 'utf8')).split('\n').filter((line) => {
+      try {
+        return (JSON.parse(line) as { step: number }).step <= step
+      } catch {
+        return false // the empty end, or a line that a crash cut short
+      }
+    })
+    await writeFileAtomic(this.metrics, kept.map((line) => `${line}\n`).join(''))
+  }
+
+  checkpoint(step: number): string {
+    return join(this.checkpoints, `step-${String(step).padStart(8, '0')}.safetensors`)
+  }
+
+  /** Checkpoints in the order of their steps. */
+  async listCheckpoints(): Promise<string[]> {
+    const names = existsSync(this.checkpoints) ? await readdir(this.checkpoints) : []
+    return names.filter((name) => /^step-\d{8}\.safetensors$/.test(name)).sort().map((name) => join(this.checkpoints, name))
+  }
+}
