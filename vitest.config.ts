@@ -5,7 +5,9 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // libtorch keeps thread pools and thread-local modes: a process of its own for each test file.
     pool: 'forks',
-    testTimeout: 60_000,
+    // Several processes with a thread pool each would fight for the cores. Tests that are about threads set their own number.
+    env: { OMP_NUM_THREADS: '1' },
+    testTimeout: 120_000,
     hookTimeout: 120_000
   }
 })

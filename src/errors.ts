@@ -2,8 +2,11 @@ import { inspect } from 'node:util'
 
 /** A value from outside (argument, option, file content) is not what it must be. Raised before any work is done. */
 export class InputError extends TypeError {
-  override readonly name = 'InputError'
+  override readonly name: string = 'InputError'
 }
+
+/** Settings that are illegal in themselves, whatever the images: wrong usage of a command. */
+export class SettingsError extends InputError {}
 
 /** How a received value is shown in an error message: short, and with its type where that is not obvious. */
 export function describe(value: unknown): string {

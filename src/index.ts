@@ -2,6 +2,6 @@
 export * from './gmml/index.js'
 export * from './train/index.js'
 export { visionTransformer, visionTransformers, VisionTransformer } from './vision/index.js'
-export { accuracy, extractFeatures, knnPredict } from './evaluate/index.js'
+export { accuracy, extractFeatures, knnPredict, measureKnn, reconstructionError } from './evaluate/index.js'
 export { InputError } from './errors.js'
 export { TorchError } from './native/errors.js'

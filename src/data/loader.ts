@@ -60,6 +60,11 @@ function statisticsOf(images: Uint8Array): Statistics {
   return { mean: [mean], std: [Math.sqrt(Math.max(square - mean * mean, 0)) || 1] }
 }
 
+/** What images are normalised with unless told: the data set's own statistics for IDX, ImageNet's for files. */
+export function defaultStatistics(source: ImageSource): Statistics {
+  return source.kind === 'idx' ? statisticsOf(source.images) : imagenetStatistics
+}
+
 /** How many batches are prepared ahead of the one in use. */
 const PREFETCH = 2
 
@@ -79,7 +84,7 @@ export class Loader {
   constructor(source: ImageSource, options: LoaderOptions) {
     this.#source = source
     this.#options = options
-    this.statistics = options.statistics ?? (source.kind === 'idx' ? statisticsOf(source.images) : imagenetStatistics)
+    this.statistics = options.statistics ?? defaultStatistics(source)
     this.#limit = pLimit(options.workers ?? 4)
     this.#resident =
       source.kind === 'idx'

@@ -1,3 +1,5 @@
 // What a representation is worth.
 export { extractFeatures, pixelFeatures, type Features } from './features.js'
 export { accuracy, knnPredict, type KnnOptions, type Labelled } from './knn.js'
+export { reconstructionError, type ReconstructionError } from './reconstruction.js'
+export { measureKnn, type KnnRequest, type KnnResult } from './measure-knn.js'

@@ -96,6 +96,7 @@ function defaultRandom(batch: number): (view: number) => Random {
 export function corrupt(clean: Tensor, options: CorruptionOptions = {}): Corrupted {
   const { budget = 0.75, alien = 0.3, align = 1, fill = 'noise' } = options
   const { shape } = clean
+  if (!/float/.test(clean.dtype)) throw expected('floating-point pixels', 'clean', clean.dtype)
   if (shape.length !== 4) throw expected('a batch of images [B, C, H, W]', 'clean', `shape [${shape.join(', ')}]`)
   if (!(alien >= 0 && alien <= 1)) throw expected('a number between 0 and 1', 'alien', alien)
   const kinds = typeof fill === 'string' ? [fill] : fill

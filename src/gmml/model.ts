@@ -2,7 +2,7 @@ import { expected } from '../errors.js'
 import { ConvTranspose2d, GELU, Linear, Module, Sequential } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
-import { initialise, patchify, unpatchify, type VisionTransformer } from '../vision/index.js'
+import { initialise, patchify, requireBlocks, unpatchify, type VisionTransformer } from '../vision/index.js'
 
 /** Turns tokens into pixels: three times (linear, GELU), then one transposed convolution. Keys are the authors'. */
 export class ReconstructionHead extends Module {
@@ -42,10 +42,12 @@ export class GroupMaskedModel extends Module {
   readonly blocks: readonly number[]
   readonly maskedOnly: boolean
 
+  /** @throws InputError for a block that the backbone does not have. */
   constructor(readonly backbone: VisionTransformer, options: GroupMaskedModelOptions = {}) {
     super()
     this.head_recons = new ReconstructionHead(backbone.embedDim, backbone.channels, backbone.patchSize)
     this.blocks = options.blocks ?? reconstructionBlocks(backbone.depth)
+    requireBlocks(this.blocks, backbone.depth)
     this.maskedOnly = options.maskedOnly ?? true
   }
 
@@ -66,10 +68,14 @@ export class GroupMaskedModel extends Module {
    * @param corrupted - [B, C, H, W].
    * @param clean - [B, C, H, W].
    * @param mask - True where corrupted: [B, 1, H, W].
-   * @returns One number, float32.
+   * @returns One number, float32 (float64 for a float64 model).
+   * @throws InputError for shapes that do not belong together.
    */
   loss(corrupted: Tensor, clean: Tensor, mask: Tensor): Tensor {
     const { shape } = clean
+    if (String(corrupted.shape) !== String(shape)) {
+      throw expected(`the shape of corrupted, [${corrupted.shape.join(', ')}]`, 'clean', `shape [${shape.join(', ')}]`)
+    }
     const maskShape = [shape[0], 1, ...shape.slice(2)]
     if (String(mask.shape) !== String(maskShape)) {
       throw expected(`shape [${maskShape.join(', ')}]`, 'mask', `shape [${mask.shape.join(', ')}]`)
@@ -77,7 +83,10 @@ export class GroupMaskedModel extends Module {
     return torch.scope(() => {
       const { patchSize, channels } = this.backbone
       // Compared by patch: the target is cut into patches, which needs no gradient, instead of the prediction put together.
-      const distance = (this as GroupMaskedModel).call(corrupted).sub(patchify(clean, patchSize)).abs()
+      const prediction = (this as GroupMaskedModel).call(corrupted)
+      // A sum of many 16-bit numbers would be worth little.
+      const precise = prediction.dtype.endsWith('float16') ? prediction.to('float32') : prediction
+      const distance = precise.sub(patchify(clean, patchSize)).abs()
       if (!this.maskedOnly) return distance.mean()
       const weight = patchify(mask.to(distance.dtype), patchSize)
       const byChannel = distance.unflatten(-1, [channels, patchSize ** 2])

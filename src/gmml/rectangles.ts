@@ -24,13 +24,34 @@ function roundHalfToEven(value: number): number {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded
 }
 
+// Pixels, excluded, that a rectangle's start and its extent are drawn below.
+function bounds(side: number, align: number): readonly [start: number, extent: number] {
+  const extent = Math.floor(LARGEST_SIDE * side)
+  if (extent > align) return [Math.max(1, side - align), extent]
+  // The authors' rule has no legal extent here. It becomes one alignment step, which may then start at the last one too: no larger
+  // rectangle reaches that far.
+  return [side, align + 1]
+}
+
+function extentFrom(start: number, drawn: number, side: number, align: number): number {
+  return Math.min(Math.max(1, roundHalfToEven(Math.min(drawn, side - start) / align)) * align, side - start)
+}
+
 /** Position and extent along one side, both multiples of the alignment (the image's end may cut the extent). */
 function drawSide(random: Random, side: number, align: number): readonly [start: number, extent: number] {
-  const start = Math.floor(random.integer(0, Math.max(1, side - align)) / align) * align
-  // No legal extent would be left where the alignment exceeds the largest side: then it is one alignment step.
-  const drawn = random.integer(align, Math.max(align + 1, Math.floor(LARGEST_SIDE * side)))
-  const extent = Math.max(1, roundHalfToEven(Math.min(drawn, side - start) / align)) * align
-  return [start, Math.min(extent, side - start)]
+  const [startBelow, extentBelow] = bounds(side, align)
+  const start = Math.floor(random.integer(0, startBelow) / align) * align
+  return [start, extentFrom(start, random.integer(align, extentBelow), side, align)]
+}
+
+/** How many pixels of a side rectangles can cover: the last few of some small sides lie beyond every one of them. */
+function reach(side: number, align: number): number {
+  const [startBelow, extentBelow] = bounds(side, align)
+  let furthest = 0
+  for (let start = 0; start < startBelow; start += align) {
+    furthest = Math.max(furthest, start + extentFrom(start, extentBelow - 1, side, align))
+  }
+  return furthest
 }
 
 /**
@@ -44,7 +65,8 @@ export function drawGroupMask(random: Random, height: number, width: number, bud
   if (!(budget > 0 && budget <= 1)) throw expected('a number above 0 and at most 1', 'budget', budget)
   if (!Number.isInteger(align) || align < 1) throw expected('an integer of at least 1', 'align', align)
   if (align > Math.min(height, width)) throw expected(`at most the image's side ${Math.min(height, width)}`, 'align', align)
-  const wanted = random.uniform(Math.min(0.5, budget), budget) * height * width
+  const drawn = random.uniform(Math.min(0.5, budget), budget) * height * width
+  const wanted = Math.min(drawn, reach(height, align) * reach(width, align))
   const covered = new Uint8Array(height * width)
   const rectangles: Rectangle[] = []
   for (let count = 0; count < wanted; ) {

@@ -1,12 +1,16 @@
 import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { threadId } from 'node:worker_threads'
+
+let count = 0
 
 /**
  * Writes a file under a temporary name and renames it when it is complete and on disk, so that no reader and no crash ever sees half of it.
  * If `write` fails (a full disk, say), what stood at `path` before is untouched.
  */
 export async function writeAtomic(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`
+  // Two writers of one file at once, also from worker threads, must not write into each other's.
+  const temporary = `${path}.${process.pid}-${threadId}-${count++}.tmp`
   try {
     const file = await open(temporary, 'w')
     try {

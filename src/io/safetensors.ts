@@ -1,6 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises'
 
-import { InputError } from '../errors.js'
+import { expected, InputError } from '../errors.js'
 import { fromTypedArray, scope, type DType, type Tensor } from '../torch/index.js'
 import { arrayTypes } from '../torch/types.js'
 import { writeAtomic } from './atomic.js'
@@ -43,9 +43,9 @@ function parseEntry(name: string, value: unknown, refuse: (reason: string) => ne
   if (!Array.isArray(shape) || !shape.every(isCount)) refuse(`tensor '${name}' has no legal shape`)
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) refuse(`tensor '${name}' has no legal offsets`)
   const [start, end] = offsets as [number, number]
-  const bytes = (shape as number[]).reduce((product, size) => product * size, 1) * elementSize(dtype)
+  const bytes = (shape).reduce((product, size) => product * size, 1) * elementSize(dtype)
   if (end - start !== bytes) refuse(`tensor '${name}' has ${end - start} bytes where its shape and dtype need ${bytes}`)
-  return { name, dtype, shape: shape as number[], start, end }
+  return { name, dtype, shape: shape, start, end }
 }
 
 async function readExactly(file: FileHandle, buffer: Uint8Array, position: number): Promise<number> {
@@ -71,12 +71,15 @@ async function readHeader(file: FileHandle, path: string): Promise<Header> {
   await readExactly(file, text, 8)
   let parsed: unknown
   try {
-    parsed = JSON.parse(text.toString('utf8'))
+    parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(text))
   } catch {
     refuse('its header is no JSON')
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) refuse('its header is no JSON object')
   const { __metadata__: metadata = {}, ...tensors } = parsed as Record<string, unknown>
+  if (typeof metadata !== 'object' || metadata === null || Object.values(metadata).some((value) => typeof value !== 'string')) {
+    refuse('its metadata are no strings by name')
+  }
   const entries = Object.entries(tensors).map(([name, value]) => parseEntry(name, value, refuse)).sort((a, b) => a.start - b.start || a.end - b.end)
   let next = 0
   for (const { name, start, end } of entries) {
@@ -103,13 +106,13 @@ export async function loadSafetensors(path: string): Promise<SafetensorsFile> {
   const file = await open(path, 'r')
   try {
     const { entries, metadata, offset } = await readHeader(file, path)
-    const tensors: Record<string, Tensor> = {}
+    const tensors: [string, Tensor][] = []
     for (const { name, dtype, shape, start, end } of entries) {
       const bytes = new Uint8Array(end - start)
       await readExactly(file, bytes, offset + start)
-      tensors[name] = fromTypedArray(new arrayTypes[dtype](bytes.buffer), shape, { dtype })
+      tensors.push([name, fromTypedArray(new arrayTypes[dtype](bytes.buffer), shape, { dtype })])
     }
-    return { tensors, metadata }
+    return { tensors: Object.fromEntries(tensors), metadata }
   } finally {
     await file.close()
   }
@@ -126,26 +129,40 @@ export async function inspectSafetensors(path: string): Promise<Pick<Header, 'me
   }
 }
 
+// One write may take only a part: the disk is full, or the bytes are more than the system call takes at once.
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
+}
+
 /**
  * Writes tensors as a safetensors file, one at a time (no second copy of all of them in memory), atomically.
  *
  * @param tensors - Any device and layout; written in row-major order.
  * @param metadata - Strings for the header.
- * @throws InputError if a dtype has no name in the format.
+ * @throws InputError if a dtype has no name in the format or the metadata are no strings, before the file is touched.
  */
 export async function saveSafetensors(
   path: string, tensors: Readonly<Record<string, Tensor>>, metadata: Readonly<Record<string, string>> = {}
 ): Promise<void> {
-  const header: Record<string, unknown> = Object.keys(metadata).length ? { __metadata__: metadata } : {}
-  let offset = 0
-  for (const [name, tensor] of Object.entries(tensors)) {
+  for (const [name, value] of Object.entries(metadata)) {
+    if (typeof value !== 'string') throw expected('a string', `metadata '${name}'`, value)
+  }
+  const entries = Object.entries(tensors).map(([name, tensor]) => {
     const { dtype, shape } = tensor
     const formatName = (formatNames as Partial<Record<DType, string>>)[dtype]
     if (!formatName) throw new InputError(`Tensor '${name}' cannot be written: safetensors has no dtype ${dtype}`)
-    const bytes = shape.reduce((product, size) => product * size, 1) * elementSize(dtype)
-    header[name] = { dtype: formatName, shape, data_offsets: [offset, offset + bytes] }
-    offset += bytes
-  }
+    if (name === '__metadata__') throw new InputError(`Tensor '${name}' cannot be written: the format uses this name itself`)
+    return { name, tensor, formatName, shape, size: elementSize(dtype) }
+  })
+  // Widest elements first, as the reference implementation writes them: it cannot read a tensor that is not aligned to its elements.
+  entries.sort((a, b) => b.size - a.size)
+  let offset = 0
+  const described = entries.map(({ name, formatName, shape, size }) => {
+    const start = offset
+    offset += shape.reduce((product, length) => product * length, size)
+    return [name, { dtype: formatName, shape, data_offsets: [start, offset] }]
+  })
+  const header = Object.fromEntries([...(Object.keys(metadata).length ? [['__metadata__', metadata]] : []), ...described]) as object
   const text = Buffer.from(JSON.stringify(header))
   // Padded with spaces so that the data are aligned.
   const padded = Buffer.alloc(Math.ceil(text.length / 8) * 8, ' ')
@@ -153,12 +170,8 @@ export async function saveSafetensors(
   const prefix = Buffer.alloc(8)
   prefix.writeBigUInt64LE(BigInt(padded.length))
   await writeAtomic(path, async (file) => {
-    await file.write(prefix)
-    await file.write(padded)
-    for (const tensor of Object.values(tensors)) {
-      const array = scope(() => tensor.toTypedArray())
-      const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
-      for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
-    }
+    await writeAll(file, prefix)
+    await writeAll(file, padded)
+    for (const { tensor } of entries) await writeAll(file, new Uint8Array(scope(() => tensor.toTypedArray()).buffer))
   })
 }

@@ -1,7 +1,7 @@
 import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
-import { Dropout, Linear } from './layers.js'
+import { Dropout, Linear, requireInteger, requireProbability } from './layers.js'
 import { Module } from './module.js'
 
 export interface AttentionOptions {
@@ -21,11 +21,13 @@ export class Attention extends Module {
 
   constructor(readonly dim: number, readonly numHeads: number, options: AttentionOptions = {}) {
     super()
-    if (dim % numHeads) throw expected(`a divisor of the width ${dim}`, 'numHeads', numHeads)
+    if (requireInteger(dim, 'dim') % requireInteger(numHeads, 'numHeads')) {
+      throw expected(`a divisor of the width ${dim}`, 'numHeads', numHeads)
+    }
     this.qkv = new Linear(dim, 3 * dim, { bias: options.qkvBias ?? true })
     this.proj = new Linear(dim, dim)
     this.projDrop = new Dropout(options.projDrop ?? 0)
-    this.#attnDrop = options.attnDrop ?? 0
+    this.#attnDrop = requireProbability(options.attnDrop ?? 0, 'attnDrop')
   }
 
   /** @param x - [B, N, dim]. @returns [B, N, dim]. */

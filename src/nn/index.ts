@@ -1,6 +1,6 @@
 // Modules, with PyTorch's names.
 export { Module, type StateDict } from './module.js'
-export { Parameter } from './parameter.js'
+export { newParameter, Parameter } from './parameter.js'
 export { Attention, type AttentionOptions } from './attention.js'
 export { ModuleList, Sequential } from './containers.js'
 export { Conv2d, ConvTranspose2d, Dropout, DropPath, GELU, Identity, LayerNorm, Linear, type ConvOptions } from './layers.js'

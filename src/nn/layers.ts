@@ -3,7 +3,7 @@ import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import * as init from './init.js'
 import { Module } from './module.js'
-import { Parameter } from './parameter.js'
+import { newParameter, type Parameter } from './parameter.js'
 
 /** @throws InputError unless `value` is an integer of at least `least`. */
 export function requireInteger(value: unknown, name: string, least = 1): number {
@@ -11,7 +11,8 @@ export function requireInteger(value: unknown, name: string, least = 1): number 
   throw expected(`an integer of at least ${least}`, name, value)
 }
 
-function requireProbability(value: unknown, name: string): number {
+/** @throws InputError unless `value` is a probability. */
+export function requireProbability(value: unknown, name: string): number {
   if (typeof value === 'number' && value >= 0 && value <= 1) return value
   throw expected('a probability between 0 and 1', name, value)
 }
@@ -25,8 +26,8 @@ export class Linear extends Module {
     super()
     requireInteger(inFeatures, 'inFeatures')
     requireInteger(outFeatures, 'outFeatures')
-    this.weight = new Parameter(init.fanInUniform_(torch.empty([outFeatures, inFeatures]), inFeatures))
-    this.bias = (options.bias ?? true) ? new Parameter(init.fanInUniform_(torch.empty([outFeatures]), inFeatures)) : null
+    this.weight = newParameter(() => init.fanInUniform_(torch.empty([outFeatures, inFeatures]), inFeatures))
+    this.bias = (options.bias ?? true) ? newParameter(() => init.fanInUniform_(torch.empty([outFeatures]), inFeatures)) : null
   }
 
   /** @param x - [..., inFeatures]. @returns [..., outFeatures]. */
@@ -43,8 +44,8 @@ export class LayerNorm extends Module {
   constructor(readonly size: number, readonly eps = 1e-5) {
     super()
     requireInteger(size, 'size')
-    this.weight = new Parameter(torch.ones([size]))
-    this.bias = new Parameter(torch.zeros([size]))
+    this.weight = newParameter(() => torch.ones([size]))
+    this.bias = newParameter(() => torch.zeros([size]))
   }
 
   override forward(x: Tensor): Tensor {
@@ -72,14 +73,14 @@ export class Conv2d extends Module {
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: ConvOptions = {}) {
     super()
     const [height, width] = pair(kernelSize)
-    const groups = options.groups ?? 1
+    const groups = requireInteger(options.groups ?? 1, 'groups')
     if (requireInteger(inChannels, 'inChannels') % groups || requireInteger(outChannels, 'outChannels') % groups) {
       throw expected('a divisor of inChannels and outChannels', 'groups', groups)
     }
     const fanIn = (inChannels / groups) * requireInteger(height, 'kernelSize') * requireInteger(width, 'kernelSize')
     this.#options = options
-    this.weight = new Parameter(init.fanInUniform_(torch.empty([outChannels, inChannels / groups, height, width]), fanIn))
-    this.bias = (options.bias ?? true) ? new Parameter(init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
+    this.weight = newParameter(() => init.fanInUniform_(torch.empty([outChannels, inChannels / groups, height, width]), fanIn))
+    this.bias = (options.bias ?? true) ? newParameter(() => init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
   }
 
   /** @param x - [B, inChannels, H, W]. */
@@ -98,14 +99,14 @@ export class ConvTranspose2d extends Module {
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: ConvOptions & { readonly outputPadding?: Pair } = {}) {
     super()
     const [height, width] = pair(kernelSize)
-    const groups = options.groups ?? 1
+    const groups = requireInteger(options.groups ?? 1, 'groups')
     if (requireInteger(inChannels, 'inChannels') % groups || requireInteger(outChannels, 'outChannels') % groups) {
       throw expected('a divisor of inChannels and outChannels', 'groups', groups)
     }
     const fanIn = (outChannels / groups) * requireInteger(height, 'kernelSize') * requireInteger(width, 'kernelSize')
     this.#options = options
-    this.weight = new Parameter(init.fanInUniform_(torch.empty([inChannels, outChannels / groups, height, width]), fanIn))
-    this.bias = (options.bias ?? true) ? new Parameter(init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
+    this.weight = newParameter(() => init.fanInUniform_(torch.empty([inChannels, outChannels / groups, height, width]), fanIn))
+    this.bias = (options.bias ?? true) ? newParameter(() => init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
   }
 
   /** @param x - [B, inChannels, H, W]. */

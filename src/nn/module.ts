@@ -1,11 +1,13 @@
 import { expected, InputError } from '../errors.js'
 import { keep, noGrad, scope, Tensor, type Device, type DType, type ToOptions } from '../torch/index.js'
+import { isDType } from '../torch/types.js'
 import { Parameter } from './parameter.js'
 
 /** Tensors by their dotted names, in the order of definition. */
 export type StateDict = Record<string, Tensor>
 
 const LISTED = 10
+const isFloating = (dtype: DType) => /^(b?float|complex)/.test(dtype)
 
 function list(names: readonly string[]): string {
   const more = names.length > LISTED ? `, ... (${names.length} in all)` : ''
@@ -82,12 +84,17 @@ export abstract class Module {
    *
    * @param options - `strict` (default true) refuses missing and unexpected names.
    * @returns The names that did not match, for `strict: false`.
-   * @throws InputError naming the first ten missing, unexpected and mis-shaped entries; then nothing has been changed.
+   * @throws InputError naming the first ten missing, unexpected and mis-shaped entries, or what is no tensor; then nothing has been
+   *   changed.
    */
   loadStateDict(state: StateDict, options: { readonly strict?: boolean } = {}): { missing: string[]; unexpected: string[] } {
+    if (typeof state !== 'object' || state === null) throw expected('an object of tensors by name', 'the state dict', state)
+    for (const [name, value] of Object.entries(state)) {
+      if (!(value instanceof Tensor)) throw expected('a Tensor', `'${name}' of the state dict`, value)
+    }
     const own = this.stateDict()
-    const missing = Object.keys(own).filter((name) => !(name in state))
-    const unexpected = Object.keys(state).filter((name) => !(name in own))
+    const missing = Object.keys(own).filter((name) => !Object.hasOwn(state, name))
+    const unexpected = Object.keys(state).filter((name) => !Object.hasOwn(own, name))
     const misshaped = Object.entries(own).flatMap(([name, tensor]) => {
       const given = state[name]
       if (!given || String(given.shape) === String(tensor.shape)) return []
@@ -105,13 +112,21 @@ export abstract class Module {
     return { missing, unexpected }
   }
 
-  /** Moves or converts all parameters and buffers in place (integer ones keep their dtype). PyTorch: `Module.to`. */
+  /**
+   * Moves or converts all parameters and buffers in place (integer ones keep their dtype). PyTorch: `Module.to`.
+   *
+   * @throws InputError for a dtype that is not floating-point.
+   */
   to(target: Device | DType | ToOptions): this {
+    const options: ToOptions = isDType(target) ? { dtype: target } : typeof target === 'string' ? { device: target } : target
+    const { dtype, ...place } = options
+    if (dtype !== undefined && !isFloating(dtype)) throw expected('a floating-point dtype', 'the target of Module.to()', dtype)
     noGrad(() => {
       scope(() => {
         for (const [, tensor] of this.#entries()) {
-          tensor.setData(tensor.to(target))
-          if (tensor.grad) tensor.grad = tensor.grad.to(target)
+          tensor.setData(tensor.to(isFloating(tensor.dtype) ? target : place))
+          const { grad } = tensor
+          if (grad) tensor.grad = grad.to(target)
         }
       })
     })

@@ -1,5 +1,5 @@
 import { keep, release } from '../native/tensor-handle.js'
-import { Tensor } from '../torch/index.js'
+import { scope, Tensor } from '../torch/index.js'
 
 /** A tensor that a module learns: a leaf that requires grad and lives outside every scope. PyTorch: `torch.nn.Parameter`. */
 export class Parameter extends Tensor {
@@ -10,3 +10,6 @@ export class Parameter extends Tensor {
     this.requiresGrad_(options.requiresGrad ?? true)
   }
 }
+
+/** A parameter of what `make` gives. No second handle of its memory is left behind, so disposing of the parameter frees it. */
+export const newParameter = (make: () => Tensor): Parameter => scope(() => new Parameter(make()))

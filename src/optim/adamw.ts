@@ -50,13 +50,14 @@ export interface OptimizerStateDict {
 
 const DEFAULTS = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const
 
-function check(group: Group): void {
+function check(group: Omit<Group, 'parameters'>): void {
   const { lr, betas, eps, weightDecay } = group
   const legal = (value: unknown) => typeof value === 'number' && value >= 0 && Number.isFinite(value)
   if (!legal(lr)) throw expected('a number of at least 0', 'lr', lr)
   if (!legal(eps)) throw expected('a number of at least 0', 'eps', eps)
   if (!legal(weightDecay)) throw expected('a number of at least 0', 'weightDecay', weightDecay)
-  for (const beta of betas) if (!legal(beta) || beta >= 1) throw expected('numbers from 0 to below 1', 'betas', betas)
+  if (!Array.isArray(betas) || betas.length !== 2) throw expected('two numbers', 'betas', betas)
+  if (betas.some((beta) => !legal(beta) || beta >= 1)) throw expected('numbers from 0 to below 1', 'betas', betas)
 }
 
 /**
@@ -68,9 +69,18 @@ export class AdamW {
   readonly groups: readonly Group[]
   readonly #state = new Map<Parameter, State>()
 
-  /** @param parameters - Parameters, or groups of them with options of their own. */
+  /**
+   * @param parameters - Parameters, or groups of them with options of their own.
+   * @throws InputError for an option that is not legal, what is no Parameter, and a Parameter given twice.
+   */
   constructor(parameters: Iterable<Parameter> | readonly ParameterGroup[], options: AdamWOptions = {}) {
+    if (typeof (parameters as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== 'function') {
+      throw expected('Parameters or groups of them', 'parameters', parameters)
+    }
     const given = [...(parameters as Iterable<Parameter | ParameterGroup>)]
+    const isGroup = (value: unknown) => typeof (value as ParameterGroup | null)?.parameters?.[Symbol.iterator] === 'function'
+    const stranger = given[0] instanceof Parameter ? undefined : given.findIndex((element) => !isGroup(element))
+    if (stranger !== undefined && stranger >= 0) throw expected('a Parameter or { parameters }', `parameters[${stranger}]`, given[stranger])
     const groups = given[0] instanceof Parameter || given.length === 0 ? [{ parameters: given as Parameter[] }] : (given as ParameterGroup[])
     this.groups = groups.map((group) => ({ ...DEFAULTS, ...options, ...group, parameters: [...group.parameters] }))
     const seen = new Set<Parameter>()
@@ -151,31 +161,48 @@ export class AdamW {
     }
   }
 
-  /** Takes copies of what {@link stateDict} gave. @throws InputError if groups or shapes differ; then nothing has changed. */
+  /**
+   * Takes copies of what {@link stateDict} gave, in place of what it has.
+   *
+   * @throws InputError if groups, options or shapes are not legal; then nothing has changed.
+   */
   loadStateDict(state: OptimizerStateDict): void {
     const parameters = this.groups.flatMap((group) => group.parameters)
     const sizes = (groups: readonly { length: number }[]) => groups.map((group) => group.length).join(', ')
     const own = sizes(this.groups.map((group) => group.parameters))
     const given = sizes(state.param_groups.map((group) => group.params))
     if (own !== given) throw expected(`parameter groups of ${own} parameters`, 'the optimizer state', `groups of ${given}`)
-    for (const [number, { exp_avg }] of Object.entries(state.state)) {
-      const parameter = parameters[Number(number)]
-      if (!parameter || String(parameter.shape) !== String(exp_avg.shape)) {
-        throw expected(`state of shape [${parameter?.shape.join(', ')}]`, `parameter ${number}`, `shape [${exp_avg.shape.join(', ')}]`)
+    const options = state.param_groups.map(({ lr, betas, eps, weight_decay }) => ({ lr, betas, eps, weightDecay: weight_decay }))
+    for (const group of options) check(group)
+    // As in PyTorch, the place of a number in the groups says which parameter it means.
+    const byNumber = new Map(state.param_groups.flatMap((group) => group.params).map((number, i) => [number, parameters[i]!]))
+    const loaded = Object.entries(state.state).map(([number, entry]) => {
+      const parameter = byNumber.get(Number(number))
+      if (!parameter) throw expected('a parameter of the groups', 'the optimizer state', number)
+      const { shape } = parameter
+      for (const [name, tensor] of [['exp_avg', entry.exp_avg], ['exp_avg_sq', entry.exp_avg_sq]] as const) {
+        if (String(tensor.shape) !== String(shape)) {
+          throw expected(`shape [${shape.join(', ')}]`, `${name} of parameter ${number}`, `shape [${tensor.shape.join(', ')}]`)
+        }
       }
+      if (entry.step.shape.length) throw expected('one number', `step of parameter ${number}`, `shape [${entry.step.shape.join(', ')}]`)
+      return [parameter, entry] as const
+    })
+    const kept = new Set(loaded.map(([parameter]) => parameter))
+    for (const [parameter, { step, expAvg, expAvgSq }] of this.#state) {
+      if (kept.has(parameter)) continue
+      for (const tensor of [step, expAvg, expAvgSq]) tensor.dispose()
+      this.#state.delete(parameter)
     }
     noGrad(() => {
-      for (const [number, { step, exp_avg, exp_avg_sq }] of Object.entries(state.state)) {
-        const target = this.#stateOf(parameters[Number(number)]!)
+      for (const [parameter, { step, exp_avg, exp_avg_sq }] of loaded) {
+        const target = this.#stateOf(parameter)
         target.step.copy_(step)
         target.expAvg.copy_(exp_avg)
         target.expAvgSq.copy_(exp_avg_sq)
       }
     })
-    for (const [i, group] of this.groups.entries()) {
-      const { lr, betas, eps, weight_decay } = state.param_groups[i]!
-      Object.assign(group, { lr, betas, eps, weightDecay: weight_decay })
-    }
+    for (const [i, group] of this.groups.entries()) Object.assign(group, options[i])
   }
 
   /** Frees the running means. */

@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
 import { InputError } from '../errors.js'
+import { GroupMaskedModel } from '../gmml/index.js'
 import { loadSafetensors, saveSafetensors } from '../io/index.js'
 import type { Module, StateDict } from '../nn/index.js'
 import type { AdamW, GradScaler, OptimizerStateDict } from '../optim/index.js'
@@ -110,16 +112,39 @@ export function buildEncoder(description: EncoderDescription, options: { readonl
   return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...options })
 }
 
-/** An encoder with its trained weights, from a checkpoint or an exported file. */
-export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
+async function withWeights<T>(path: string, use: (tensors: StateDict, encoder: EncoderDescription) => T): Promise<T> {
   const { tensors, metadata } = await loadSafetensors(path)
   try {
-    const encoder = describedEncoder(path, metadata)
+    return use(tensors, describedEncoder(path, metadata))
+  } finally {
+    for (const tensor of Object.values(tensors)) tensor.dispose()
+  }
+}
+
+/** The whole model of a checkpoint, with its reconstruction head. */
+export async function loadModel(path: string): Promise<{ encoder: EncoderDescription; model: GroupMaskedModel }> {
+  return withWeights(path, (tensors, encoder) => {
+    const model = scope(() => new GroupMaskedModel(buildEncoder(encoder)))
+    model.loadStateDict(withoutPrefix(MODEL, tensors))
+    return { encoder, model }
+  })
+}
+
+/** An encoder with its trained weights, from a checkpoint or an exported file. */
+export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
+  return withWeights(path, (tensors, encoder) => {
     const backbone = scope(() => buildEncoder(encoder))
     const fromCheckpoint = withoutPrefix(`${MODEL}backbone.`, tensors)
     backbone.loadStateDict(Object.keys(fromCheckpoint).length ? fromCheckpoint : tensors)
     return { encoder, backbone }
-  } finally {
-    for (const tensor of Object.values(tensors)) tensor.dispose()
-  }
+  })
+}
+
+/** The newest weights of a run: the exported encoder if it is done, else the last checkpoint. @throws InputError if there are none. */
+export async function newestWeights(run: RunFolder): Promise<string> {
+  const exported = join(run.exported, 'backbone.safetensors')
+  if (existsSync(exported)) return exported
+  const checkpoint = (await run.listCheckpoints()).at(-1)
+  if (checkpoint) return checkpoint
+  throw new InputError(`'${run.path}' has no weights: neither '${exported}' nor a checkpoint`)
 }

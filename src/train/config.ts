@@ -1,6 +1,6 @@
 import { z } from 'zod'
 
-import { InputError } from '../errors.js'
+import { expected, SettingsError } from '../errors.js'
 import { fills } from '../gmml/index.js'
 import { isDevice, type Device } from '../torch/types.js'
 import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
@@ -33,7 +33,7 @@ export const pretrainSchema = z.strictObject({
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
   cropScale: z.tuple([part.positive(), part.positive()]).default([0.05, 1]).describe('smallest and largest part of the image in a crop'),
-  maskedOnly: z.boolean().default(true).describe('loss over the corrupted pixels only'),
+  allPixels: z.boolean().default(false).describe('loss over all pixels, not only the corrupted ones'),
   seed: z.int().min(0).default(0).describe('decides initialisation, order, crops, masks and noise'),
   device: z
     .custom<Device | 'auto'>((value) => value === 'auto' || isDevice(value), `expected 'auto', 'cpu', 'cuda' or 'cuda:N'`)
@@ -55,16 +55,55 @@ export type PretrainConfigInput = z.input<typeof pretrainSchema>
 /** Every setting of a run. */
 export type PretrainConfig = z.output<typeof pretrainSchema>
 
-/** @throws InputError naming each field that is missing, unknown or not legal. */
+// What may differ between a run and its continuation without changing what is computed (epochs: the schedules are stretched).
+const changeable: readonly (keyof PretrainConfig)[] = [
+  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'logEvery', 'checkpointEvery', 'resume'
+]
+
+/**
+ * Settings of a run that goes on: what is not given is as it was.
+ *
+ * @param saved - Content of the run's config.json.
+ * @throws SettingsError naming settings that are given and would change the result.
+ */
+export function resumeConfig(saved: Readonly<Record<string, unknown>>, input: PretrainConfigInput): PretrainConfig {
+  const { encoder: _, ...before } = saved
+  const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
+  const changed = Object.keys(given).filter(
+    (name) => !changeable.includes(name as keyof PretrainConfig) && JSON.stringify(given[name]) !== JSON.stringify(before[name])
+  )
+  if (changed.length) {
+    const list = changed.map((name) => `${name} (the run has ${JSON.stringify(before[name])}, given is ${JSON.stringify(given[name])})`)
+    throw new SettingsError(`The run cannot go on with other settings: ${list.join(', ')}. Leave them out, or start a new run`)
+  }
+  return parseConfig({ ...before, ...given })
+}
+
+// zod's findings in the words of all our errors.
+function describeIssue(issue: z.core.$ZodIssue, input: unknown): string {
+  if (issue.code === 'unrecognized_keys') return `There is no setting ${issue.keys.join(', ')}; there are ${Object.keys(pretrainSchema.shape).join(', ')}`
+  const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
+  const wanted = () => {
+    switch (issue.code) {
+      case 'too_small':
+        if (issue.origin === 'string') return 'a text that is not empty'
+        return `a number ${issue.inclusive ? 'of at least' : 'above'} ${issue.minimum}`
+      case 'too_big':
+        return `a number of at most ${issue.maximum}`
+      case 'invalid_value':
+        return `one of ${issue.values.join(', ')}`
+      case 'invalid_type':
+        return `${/^[aeiou]/.test(issue.expected) ? 'an' : 'a'} ${issue.expected === 'int' ? 'integer' : issue.expected}`
+      default:
+        return issue.message.replace(/^expected /, '')
+    }
+  }
+  return expected(wanted(), issue.path.join('.'), received).message
+}
+
+/** @throws SettingsError naming each field that is missing, unknown or not legal. */
 export function parseConfig(input: unknown): PretrainConfig {
   const result = pretrainSchema.safeParse(input)
   if (result.success) return result.data
-  const received = (path: readonly PropertyKey[]) =>
-    path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
-  const problems = result.error.issues.map((issue) => {
-    if (issue.code === 'unrecognized_keys') return `unknown: ${issue.keys.join(', ')}`
-    const name = issue.path.join('.')
-    return `${name}: ${issue.message} (received ${JSON.stringify(received(issue.path)) ?? 'nothing'})`
-  })
-  throw new InputError(`The settings are not legal. ${problems.join('; ')}`)
+  throw new SettingsError(result.error.issues.map((issue) => describeIssue(issue, input)).join('\n'))
 }

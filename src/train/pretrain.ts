@@ -4,7 +4,8 @@ import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
 import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device } from '../torch/index.js'
 import { buildEncoder, exportEncoder, loadCheckpoint, saveCheckpoint, type EncoderDescription, type Progress } from './checkpoint.js'
-import { parseConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
+import { describeEncoder } from './encoder.js'
+import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { heldOutKnn } from './knn-probe.js'
 import { choosePrecision, inPrecision, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
@@ -71,18 +72,6 @@ function settleDevice(device: Device | 'auto'): Device {
   return device
 }
 
-/** The encoder and its input for these settings and images. */
-export function describeEncoder(config: PretrainConfig, source: ImageSource, statistics: { mean: readonly number[]; std: readonly number[] }): EncoderDescription {
-  const side = config.imageSize
-  const imageSize: [number, number] = side ? [side, side] : source.kind === 'idx' ? [source.height, source.width] : [224, 224]
-  const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)
-  for (const length of imageSize) {
-    if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)
-    if (length % patchSize) throw expected(`a divisor of the image size ${imageSize.join(' x ')}`, 'patchSize', patchSize)
-  }
-  return { model: config.model, imageSize, patchSize, channels: source.channels, mean: [...statistics.mean], std: [...statistics.std] }
-}
-
 // Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
 function parameterGroups(model: GroupMaskedModel) {
   const parameters = model.parameters()
@@ -100,7 +89,9 @@ const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve)
  * @throws InputError for settings and images that cannot be used.
  */
 export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks = {}): Promise<PretrainResult> {
-  const run = await PretrainRun.prepare(parseConfig(input), hooks)
+  const folder = typeof input.out === 'string' ? new RunFolder(input.out) : null
+  const config = input.resume && folder?.exists ? resumeConfig(await folder.readConfig(), input) : parseConfig(input)
+  const run = await PretrainRun.prepare(config, hooks)
   try {
     return await run.train()
   } finally {
@@ -155,7 +146,7 @@ class PretrainRun {
     loader.steps(config.batchSize)
     const encoder = describeEncoder(config, source, loader.statistics)
     manualSeed(config.seed)
-    const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath: config.dropPath }), { maskedOnly: config.maskedOnly }).to(device))
+    const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath: config.dropPath }), { maskedOnly: !config.allPixels }).to(device))
     const precisions = { off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const
     const precision = config.amp === 'auto' ? choosePrecision(model, device).precision : precisions[config.amp]
     const run = new PretrainRun(config, hooks, folder, source, loader, encoder, model, device, precision)

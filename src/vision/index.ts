@@ -1,5 +1,5 @@
 // Networks for images.
 export {
-  Block, initialise, PatchEmbed, patchify, unpatchify, VisionTransformer, type ImageSize, type VisionTransformerOptions
+  Block, initialise, PatchEmbed, patchify, requireBlocks, unpatchify, VisionTransformer, type ImageSize, type VisionTransformerOptions
 } from './vision-transformer.js'
 export { visionTransformer, visionTransformers, type VisionTransformerName } from './zoo.js'

@@ -1,5 +1,5 @@
 import { expected } from '../errors.js'
-import { Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, Parameter } from '../nn/index.js'
+import { Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 
@@ -52,9 +52,18 @@ export class PatchEmbed extends Module {
   }
 }
 
-/** Pixels by patch. @param images - [B, C, H, W]. @returns [B, N, C p p], patches row by row, a patch as channel, row, column. */
+/**
+ * Pixels by patch.
+ *
+ * @param images - [B, C, H, W].
+ * @returns [B, N, C p p], patches row by row, a patch as channel, row, column.
+ * @throws InputError for a patch that does not divide the image.
+ */
 export function patchify(images: Tensor, patchSize: number): Tensor {
+  positive(patchSize, 'patchSize')
   const [batch, channels, height, width] = images.shape as [number, number, number, number]
+  if (images.ndim !== 4) throw expected('a batch of images [B, C, H, W]', 'images', `shape [${images.shape.join(', ')}]`)
+  if (height % patchSize || width % patchSize) throw expected(`a divisor of the image size ${height} x ${width}`, 'patchSize', patchSize)
   const [rows, columns] = [height / patchSize, width / patchSize]
   return images
     .reshape([batch, channels, rows, patchSize, columns, patchSize])
@@ -62,10 +71,16 @@ export function patchify(images: Tensor, patchSize: number): Tensor {
     .reshape([batch, rows * columns, channels * patchSize * patchSize])
 }
 
-/** Inverse of {@link patchify}. @param patches - [B, N, C p p]. @returns [B, C, H, W]. */
+/** Inverse of {@link patchify}. @param patches - [B, N, C p p]. @returns [B, C, H, W]. @throws InputError for another shape. */
 export function unpatchify(patches: Tensor, patchSize: number, height: number, width: number): Tensor {
-  const [batch, , size] = patches.shape as [number, number, number]
-  const [rows, columns, channels] = [height / patchSize, width / patchSize, size / patchSize ** 2]
+  positive(patchSize, 'patchSize')
+  const { shape } = patches
+  const [batch, length, size] = shape as [number, number, number]
+  const area = patchSize ** 2
+  if (shape.length !== 3 || size % area || length * area !== height * width || height % patchSize || width % patchSize) {
+    throw expected(`patches [B, N, C p p] of an image of ${height} x ${width}, p = ${patchSize}`, 'patches', `shape [${shape.join(', ')}]`)
+  }
+  const [rows, columns, channels] = [height / patchSize, width / patchSize, size / area]
   return patches
     .reshape([batch, rows, columns, channels, patchSize, patchSize])
     .permute([0, 3, 1, 4, 2, 5])
@@ -112,6 +127,13 @@ export class Block extends Module {
   }
 }
 
+/** @throws InputError unless `blocks` are different integers from 1 to `depth`, at least one. */
+export function requireBlocks(blocks: readonly number[], depth: number): void {
+  const legal = (block: unknown) => Number.isInteger(block) && (block as number) >= 1 && (block as number) <= depth
+  if (Array.isArray(blocks) && blocks.length > 0 && blocks.every(legal) && new Set(blocks).size === blocks.length) return
+  throw expected(`different blocks between 1 and ${depth}`, 'blocks', blocks)
+}
+
 /**
  * The vision transformer of arXiv 2010.11929 with a CLS token, without a classifier. State-dict keys are timm's, which is why some properties are
  * in snake case.
@@ -142,8 +164,8 @@ export class VisionTransformer extends Module {
     if (this.imageSize.some((side) => side % patchSize)) {
       throw expected(`a divisor of the image size ${this.imageSize.join(' x ')}`, 'patchSize', patchSize)
     }
-    this.cls_token = new Parameter(torch.zeros([1, 1, embedDim]))
-    this.pos_embed = new Parameter(torch.zeros([1, this.numPatches + 1, embedDim]))
+    this.cls_token = newParameter(() => torch.zeros([1, 1, embedDim]))
+    this.pos_embed = newParameter(() => torch.zeros([1, this.numPatches + 1, embedDim]))
     this.patch_embed = new PatchEmbed(channels, patchSize, embedDim)
     const rate = (block: number) => (depth > 1 ? (dropPath * block) / (depth - 1) : 0)
     this.blocks = new ModuleList(Array.from({ length: depth }, (_, i) => new Block(embedDim, positive(numHeads, 'numHeads'), mlpRatio, qkvBias, rate(i))))
@@ -162,7 +184,7 @@ export class VisionTransformer extends Module {
    * @param images - [B, C, H, W], normalised.
    * @param blocks - Blocks (counted from 1) whose outputs are averaged before the norm. Default: the last.
    * @returns [B, 1 + N, D], CLS first.
-   * @throws InputError for images of another size than the model's.
+   * @throws InputError for images of another size than the model's, and for a block that it does not have.
    */
   override forward(images: Tensor, blocks: readonly number[] = [this.depth]): Tensor {
     const [batch, ...size] = images.shape
@@ -170,6 +192,7 @@ export class VisionTransformer extends Module {
     if (images.ndim !== 4 || String(size) !== String(own)) {
       throw expected(`a batch of images [B, ${own.join(', ')}]`, 'images', `shape [${images.shape.join(', ')}]`)
     }
+    requireBlocks(blocks, this.depth)
     const patches = this.patch_embed.call(images)
     let x = torch.cat([this.cls_token.expand([batch!, -1, -1]), patches], { dim: 1 }).add(this.pos_embed)
     let total: Tensor | undefined
@@ -177,8 +200,7 @@ export class VisionTransformer extends Module {
       x = block.call(x)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }
-    if (!total) throw expected(`blocks between 1 and ${this.depth}`, 'blocks', blocks)
-    return this.norm.call(blocks.length > 1 ? total.div(blocks.length) : total)
+    return this.norm.call(blocks.length > 1 ? total!.div(blocks.length) : total!)
   }
 }
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { decodeResized } from '../../src/data/index.js'
+import { decodeCrops, decodeResized } from '../../src/data/index.js'
 import { InputError } from '../../src/errors.js'
 import { blue, decoded, expectNear, folderWith, noise, paint, quarters, red } from './support.js'
 
@@ -93,6 +93,15 @@ describe('decodeResized', () => {
       expect(Math.abs(planes[320 + y * 16 + x]! - 4 * (2 * (2 + y) + 0.5))).toBeLessThanOrEqual(2.5)
       expect(planes[640 + y * 16 + x]).toBe(7)
     }
+  })
+
+  it('takes the same middle of a small image that grows', async () => {
+    const folder = await folderWith({ 'small.png': await noise(30, 20).png().toBuffer() })
+    const file = join(folder, 'small.png')
+    const planes = await decodeResized(file, { resize: 60, crop: { width: 32, height: 24 } })
+    const [all] = await decodeCrops(file, [{ left: 0, top: 0, width: 30, height: 20 }], { width: 90, height: 60 })
+    const middle = Array.from({ length: 24 * 32 }, (_, index) => all![(18 + Math.floor(index / 32)) * 90 + 29 + (index % 32)])
+    expect([...planes.subarray(0, 24 * 32)]).toEqual(middle)
   })
 
   it('looks at the upright image, of any shape', async () => {

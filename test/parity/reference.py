@@ -35,11 +35,15 @@ def vit_forward(tensors: dict, config: dict) -> dict:
 
 
 def gmml_step(tensors: dict, config: dict) -> dict:
-    """`corrupted`, `clean`, `mask` -> `loss`, `prediction` and every gradient."""
+    """`corrupted`, `clean`, `mask` -> `loss`, `prediction` and every gradient.
+
+    With "autocast" ("bfloat16") in the configuration, in that region.
+    """
     model = gmml.build_model(config)
     model.load_state_dict(weights_of(tensors))
-    prediction = model(tensors["corrupted"])
-    loss = gmml.masked_l1(prediction, tensors["clean"], tensors["mask"])
+    with autocast(config):
+        prediction = model(tensors["corrupted"])
+        loss = gmml.masked_l1(prediction, tensors["clean"], tensors["mask"])
     loss.backward()
     return {"loss": loss, "prediction": prediction} | gradients_of(model)
 
@@ -88,6 +92,38 @@ def adamw_steps(tensors: dict, config: dict) -> dict:
     return out
 
 
+def autocast(config: dict):
+    dtype = config.get("autocast")
+    return torch.autocast("cpu", getattr(torch, dtype or "bfloat16"), enabled=dtype is not None)
+
+
+def grad_scaler(tensors: dict, config: dict) -> dict:
+    """Training steps with torch.amp.GradScaler: unscale, clip (if `clip`), step, update.
+
+    Scaled gradients are grad.STEP.KEY for STEP from 0 to steps - 1; `state` is loaded into the scaler first.
+    Each step returns step.STEP.scale, step.STEP.growth_tracker and step.STEP.param.KEY.
+    """
+    named = {name: nn.Parameter(tensor) for name, tensor in weights_of(tensors).items()}
+    optimizer = torch.optim.AdamW(named.values(), lr=config["lr"], weight_decay=config["weight_decay"])
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.load_state_dict(scaler.state_dict() | config["state"])
+    scaler.scale(torch.zeros(()))  # makes its tensors
+    out = {}
+    for step in range(config["steps"]):
+        for name, parameter in named.items():
+            parameter.grad = tensors[f"grad.{step}.{name}"].clone()
+        scaler.unscale_(optimizer)
+        if config.get("clip"):
+            nn.utils.clip_grad_norm_(named.values(), config["clip"])
+        scaler.step(optimizer)
+        scaler.update()
+        state = scaler.state_dict()
+        out[f"step.{step}.scale"] = as_tensor(state["scale"])
+        out[f"step.{step}.growth_tracker"] = as_tensor(state["_growth_tracker"])
+        out |= {f"step.{step}.param.{name}": parameter.detach().clone() for name, parameter in named.items()}
+    return out
+
+
 def module(tensors: dict, config: dict) -> dict:
     """A module of torch.nn, or of our model (Attention, Mlp, Block, ...), made with args and kwargs.
 
@@ -107,9 +143,9 @@ def ops(tensors: dict, config: list) -> dict:
     """Evaluates [{fn, args, kwargs, grad}], each on fresh copies of the tensors.
 
     fn is a dotted name under torch ("torch.cat", "torch.Tensor.add_"). In args and kwargs, "$x" is the tensor
-    x and "torch.float64" that object. Results are out.K for the K-th entry, out.K.I for a tuple; what is
-    neither tensor nor number is left out. For each name in grad, out.K.grad.NAME is the gradient of
-    sum(output * cos(arange)), so that it differs between elements.
+    x, "torch.float64" that object, and "int:9007199254740993" that number. Results are out.K for the K-th
+    entry, out.K.I for a tuple; what is neither tensor nor number is left out. For each name in grad,
+    out.K.grad.NAME is the gradient of sum(output * cos(arange)), so that it differs between elements.
     """
     out = {}
     for number, entry in enumerate(config):
@@ -117,7 +153,10 @@ def ops(tensors: dict, config: list) -> dict:
         # Operators that work in place may not have a leaf, hence the clone.
         copies = {name: leaves.get(name, tensor).clone() for name, tensor in tensors.items()}
         args, kwargs = fill(entry.get("args", []), copies), fill(entry.get("kwargs", {}), copies)
-        result = resolve(entry["fn"])(*args, **kwargs)
+        try:
+            result = resolve(entry["fn"])(*args, **kwargs)
+        except Exception as error:
+            raise RuntimeError(f"entry {number}, {entry['fn']}") from error
         several = isinstance(result, (tuple, list))
         outputs = {f"out.{number}.{index}" if several else f"out.{number}": as_tensor(value)
                    for index, value in enumerate(result if several else [result])
@@ -159,10 +198,24 @@ def fill(value, tensors: dict):
         return tensors[value[1:]]
     if isinstance(value, str) and value.startswith("torch."):
         return resolve(value)
+    if isinstance(value, str) and value.startswith("int:"):
+        return int(value[4:])
     return value
 
 
-TASKS = {task.__name__: task for task in (vit_forward, gmml_step, adamw_steps, module, ops)}
+def many(tensors: dict, config: list) -> dict:
+    """Several tasks, [{task, config}], in one process: the K-th has the tensors K/NAME and gives K/NAME."""
+    out = {}
+    for number, entry in enumerate(config):
+        prefix = f"{number}/"
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        torch.manual_seed(0)
+        results = TASKS[entry["task"]](own, entry.get("config", {}))
+        out |= {prefix + name: tensor for name, tensor in results.items()}
+    return out
+
+
+TASKS = {task.__name__: task for task in (vit_forward, gmml_step, adamw_steps, grad_scaler, module, ops, many)}
 
 
 def main():

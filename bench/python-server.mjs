@@ -1,0 +1,20 @@
+// The PyTorch side: a script of bench/pytorch, in a Python whose torch is the libtorch that the addon is linked to.
+import { fileURLToPath } from 'node:url'
+import { pythonEnvironment } from '../scripts/python.mjs'
+import { startServer } from './json-lines.mjs'
+
+/**
+ * @param {'ops' | 'step'} script
+ * @param {{ version: string, git: string }} libtorch the gmml side's, from its greeting
+ * @param {string} [name]
+ */
+export async function startPython(script, libtorch, name = 'PyTorch') {
+  const { python, env } = pythonEnvironment()
+  const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url))], env)
+  const { torch, git } = server.greeting
+  if (torch !== libtorch.version || git !== libtorch.git) {
+    await server.stop()
+    throw new Error(`Not the same libtorch: gmml has ${libtorch.version} (${libtorch.git}), ${name} has ${torch} (${git})`)
+  }
+  return server
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+
+import { InputError, SettingsError } from '../errors.js'
+
+const FAILED = 1
+const WRONG_USAGE = 2
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+
+// Each command's module is loaded only when it is asked for: `inspect` must work where the addon does not load, and --help at once.
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  pretrain: async () => (await import('./pretrain.js')).pretrainCommand(),
+  knn: async () => (await import('./knn.js')).knnCommand(),
+  demo: async () => (await import('./demo.js')).demoCommand(),
+  inspect: async () => (await import('./inspect.js')).inspectCommand()
+}
+
+const summaries = {
+  pretrain: 'pretrain a vision transformer on a folder of images',
+  knn: 'measure an encoder by k nearest neighbours',
+  demo: 'pretrain a small encoder on embedded images and show what it has learned',
+  inspect: 'show Node, addon, libtorch and where it came from, devices'
+} as const
+
+async function main(): Promise<void> {
+  const program = new Command('gmml').description('Self-supervised pretraining of vision transformers by group masked model learning')
+  program.version(version).showHelpAfterError('(gmml --help and gmml <command> --help list what there is)')
+  const wanted = process.argv[2]
+  for (const [name, load] of Object.entries(commands)) {
+    if (name === wanted) program.addCommand(await load())
+    else program.command(name).description(summaries[name as keyof typeof summaries])
+  }
+  for (const command of [program, ...program.commands]) command.exitOverride()
+  if (wanted === undefined) {
+    program.outputHelp({ error: true })
+    process.exitCode = WRONG_USAGE
+    return
+  }
+  await program.parseAsync()
+}
+
+main().catch((error: unknown) => {
+  // commander has printed its own message; --help and --version end here too, with code 0.
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : WRONG_USAGE
+    return
+  }
+  const { message, stack } = error as Error
+  const known = error instanceof InputError || (error as Error).name === 'TorchError' || (error as NodeJS.ErrnoException).code !== undefined
+  console.error(`gmml: ${known ? message : (stack ?? message)}`)
+  process.exitCode = error instanceof SettingsError ? WRONG_USAGE : FAILED
+})

@@ -1,0 +1,61 @@
+import { readFile } from 'node:fs/promises'
+import { Command } from 'commander'
+import { parse } from 'yaml'
+
+import { SettingsError } from '../errors.js'
+import { pretrain, pretrainSchema, type PretrainConfigInput } from '../train/index.js'
+import { addFlags, givenFlags } from './flags.js'
+import { duration, ProgressDisplay } from './progress.js'
+
+/** Exit code of a run that a signal ended, as shells have it. */
+const INTERRUPTED = 130
+
+/** Settings of a JSON or YAML file. @throws SettingsError if it cannot be read or holds no settings. */
+async function readConfigFile(path: string): Promise<Record<string, unknown>> {
+  let parsed: unknown
+  try {
+    parsed = parse(await readFile(path, 'utf8'))
+  } catch (error) {
+    throw new SettingsError(`Cannot read the config file '${path}': ${(error as Error).message.split('\n')[0]}`)
+  }
+  if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+  throw new SettingsError(`The config file '${path}' holds no settings: expected names with values`)
+}
+
+/** Ends a run after its current step at the first SIGINT or SIGTERM, and the process at the second. */
+export function abortOnSignal(display: ProgressDisplay): AbortSignal {
+  const controller = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(INTERRUPTED)
+      controller.abort()
+      display.print('Stopping after this step and saving a checkpoint. Once more: stop at once, without saving.')
+    })
+  }
+  return controller.signal
+}
+
+export function pretrainCommand(): Command {
+  const command = new Command('pretrain').description('Pretrain a vision transformer on a folder of images').argument('[images]', pretrainSchema.shape.images.description)
+  addFlags(command, pretrainSchema, ['images'])
+  command.option('--config <file>', 'settings from a JSON or YAML file; flags go before it')
+  command.addHelpText('after', '\nExamples:\n  gmml pretrain photos/ --out runs/photos\n  gmml pretrain photos/ --out runs/photos --resume')
+  return command.action(async (images: string | undefined) => {
+    const { config: file, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string }
+    const settings = { ...(file && (await readConfigFile(file))), ...flags, ...(images !== undefined && { images }) } as PretrainConfigInput
+    const display = new ProgressDisplay()
+    const start = performance.now()
+    try {
+      const result = await pretrain(settings, { ...display, signal: abortOnSignal(display) })
+      display.stop()
+      if (result.status === 'interrupted') {
+        display.print(`Stopped at step ${result.steps}. Go on with: gmml pretrain '${settings.images}' --out '${result.out}' --resume`)
+        process.exitCode = INTERRUPTED
+        return
+      }
+      display.print(`Done in ${duration((performance.now() - start) / 1000)}: loss ${result.loss.toFixed(4)}, encoder in ${result.exported}`)
+    } finally {
+      display.stop()
+    }
+  })
+}

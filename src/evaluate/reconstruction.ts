@@ -1,0 +1,39 @@
+import { randomFor, type Loader } from '../data/index.js'
+import { corrupt, type CorruptionOptions, type GroupMaskedModel } from '../gmml/index.js'
+import { manualSeed, noGrad, scope } from '../torch/index.js'
+
+export interface ReconstructionError {
+  /** Mean L1 of the corrupted pixels, normalised. */
+  readonly l1: number
+  /** The same for a model that predicts the mean pixel everywhere. */
+  readonly meanPixelL1: number
+}
+
+const BATCH = 128
+
+/** How well a model reconstructs the corrupted pixels of whole images, without augmentation. */
+export async function reconstructionError(
+  model: GroupMaskedModel, loader: Loader, options: Omit<CorruptionOptions, 'random'> & { readonly seed?: number } = {}
+): Promise<ReconstructionError> {
+  const { seed = 0, ...corruption } = options
+  const wasTraining = model.training
+  model.eval()
+  let pixels = 0
+  let error = 0
+  let meanError = 0
+  for await (const { indices, images } of loader.all(BATCH)) {
+    noGrad(() => {
+      scope(() => {
+        manualSeed(randomFor(seed, indices[0]!, 'noise').integer(0, 2 ** 53))
+        const { corrupted, mask } = corrupt(images, { ...corruption, random: (view) => randomFor(seed, indices[view]!, 'mask') })
+        const sum = (distance: typeof images) => distance.abs().mul(mask).sum().item()
+        pixels += mask.sum().item() * images.shape[1]!
+        error += sum(model.reconstruct(corrupted).sub(images))
+        meanError += sum(images) // normalised, the mean pixel is zero
+      })
+    })
+    images.dispose()
+  }
+  model.train(wasTraining)
+  return { l1: error / pixels, meanPixelL1: meanError / pixels }
+}

@@ -1,0 +1,16 @@
+import type { ImageSource } from '../data/index.js'
+import { expected } from '../errors.js'
+import type { EncoderDescription } from './checkpoint.js'
+import type { PretrainConfig } from './config.js'
+
+/** The encoder and its input for these settings and images. */
+export function describeEncoder(config: PretrainConfig, source: ImageSource, statistics: { mean: readonly number[]; std: readonly number[] }): EncoderDescription {
+  const side = config.imageSize
+  const imageSize: [number, number] = side ? [side, side] : source.kind === 'idx' ? [source.height, source.width] : [224, 224]
+  const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)
+  for (const length of imageSize) {
+    if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)
+    if (length % patchSize) throw expected(`a divisor of the image size ${imageSize.join(' x ')}`, 'patchSize', patchSize)
+  }
+  return { model: config.model, imageSize, patchSize, channels: source.channels, mean: [...statistics.mean], std: [...statistics.std] }
+}
