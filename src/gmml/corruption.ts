@@ -87,8 +87,8 @@ function defaultRandom(batch: number): (view: number) => Random {
 }
 
 /**
- * Corrupts groups of neighbouring pixels, the input of group masked model learning (arXiv 2205.14986): rectangles filled with noise, or, with
- * probability 1 / (number of kinds + 1), with the same pixels of other images of the batch ("alien concepts").
+ * Corrupts groups of neighbouring pixels, the input of group masked model learning (arXiv 2205.14986): rectangles filled with noise, or,
+ * with probability 1 / (number of kinds + 1), with the same pixels of other images of the batch ("alien concepts").
  *
  * @param clean - [B, C, H, W], normalised. Stays as it is.
  * @throws InputError for a shape or an option that is not legal, before anything is computed.
@@ -98,7 +98,7 @@ export function corrupt(clean: Tensor, options: CorruptionOptions = {}): Corrupt
   const { shape } = clean
   if (!/float/.test(clean.dtype)) throw expected('floating-point pixels', 'clean', clean.dtype)
   if (shape.length !== 4) throw expected('a batch of images [B, C, H, W]', 'clean', `shape [${shape.join(', ')}]`)
-  if (!(alien >= 0 && alien <= 1)) throw expected('a number between 0 and 1', 'alien', alien)
+  if (typeof alien !== 'number' || !(alien >= 0 && alien <= 1)) throw expected('a number between 0 and 1', 'alien', alien)
   const kinds = typeof fill === 'string' ? [fill] : fill
   if (kinds.length === 0 || kinds.some((kind) => !fills.includes(kind))) throw expected(`one or more of ${fills.join(', ')}`, 'fill', fill)
   const [batch, channels, height, width] = shape as [number, number, number, number]

@@ -36,7 +36,7 @@ export interface GroupMaskedModelOptions {
   readonly maskedOnly?: boolean
 }
 
-/** Group masked model learning: an encoder that sees a corrupted image, and a head that reconstructs the clean one. Paper: arXiv 2205.14986. */
+/** Group masked model learning: an encoder sees a corrupted image, and a head reconstructs the clean one. Paper: arXiv 2205.14986. */
 export class GroupMaskedModel extends Module {
   readonly head_recons: ReconstructionHead
   readonly blocks: readonly number[]

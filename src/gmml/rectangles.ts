@@ -62,7 +62,7 @@ function reach(side: number, align: number): number {
  * @param align - Pixels that positions and extents are multiples of: 1 = any, the patch size = whole patches.
  */
 export function drawGroupMask(random: Random, height: number, width: number, budget: number, align = 1): GroupMask {
-  if (!(budget > 0 && budget <= 1)) throw expected('a number above 0 and at most 1', 'budget', budget)
+  if (typeof budget !== 'number' || !(budget > 0 && budget <= 1)) throw expected('a number above 0 and at most 1', 'budget', budget)
   if (!Number.isInteger(align) || align < 1) throw expected('an integer of at least 1', 'align', align)
   if (align > Math.min(height, width)) throw expected(`at most the image's side ${Math.min(height, width)}`, 'align', align)
   const drawn = random.uniform(Math.min(0.5, budget), budget) * height * width

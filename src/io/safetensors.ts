@@ -80,7 +80,8 @@ async function readHeader(file: FileHandle, path: string): Promise<Header> {
   if (typeof metadata !== 'object' || metadata === null || Object.values(metadata).some((value) => typeof value !== 'string')) {
     refuse('its metadata are no strings by name')
   }
-  const entries = Object.entries(tensors).map(([name, value]) => parseEntry(name, value, refuse)).sort((a, b) => a.start - b.start || a.end - b.end)
+  const entries = Object.entries(tensors).map(([name, value]) => parseEntry(name, value, refuse))
+  entries.sort((a, b) => a.start - b.start || a.end - b.end)
   let next = 0
   for (const { name, start, end } of entries) {
     if (start !== next) refuse(`tensor '${name}' begins at byte ${start} of the data where ${next} was expected (overlap or gap)`)
@@ -119,7 +120,9 @@ export async function loadSafetensors(path: string): Promise<SafetensorsFile> {
 }
 
 /** Reads only the header: names, dtypes, shapes, metadata. */
-export async function inspectSafetensors(path: string): Promise<Pick<Header, 'metadata'> & { tensors: Record<string, { dtype: DType; shape: readonly number[] }> }> {
+export async function inspectSafetensors(
+  path: string
+): Promise<Pick<Header, 'metadata'> & { tensors: Record<string, { dtype: DType; shape: readonly number[] }> }> {
   const file = await open(path, 'r')
   try {
     const { entries, metadata } = await readHeader(file, path)
@@ -154,7 +157,7 @@ export async function saveSafetensors(
     if (name === '__metadata__') throw new InputError(`Tensor '${name}' cannot be written: the format uses this name itself`)
     return { name, tensor, formatName, shape, size: elementSize(dtype) }
   })
-  // Widest elements first, as the reference implementation writes them: it cannot read a tensor that is not aligned to its elements.
+  // Widest elements first, as the reference implementation writes them: every tensor is aligned for readers that map the file.
   entries.sort((a, b) => b.size - a.size)
   let offset = 0
   const described = entries.map(({ name, formatName, shape, size }) => {

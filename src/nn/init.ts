@@ -22,8 +22,8 @@ export function normal_(target: Tensor, mean = 0, std = 1): Tensor {
 const INSIDE = 1 - 2 ** -24
 
 /**
- * Fills from a normal distribution cut off at `low` and `high` (absolute values, not multiples of `std`), by the inverse of its distribution
- * function. PyTorch: `nn.init.trunc_normal_`.
+ * Fills from a normal distribution cut off at `low` and `high` (absolute values, not multiples of `std`), by the inverse of its
+ * distribution function. PyTorch: `nn.init.trunc_normal_`.
  *
  * @throws InputError unless `std` is above 0 and `low` below `high`.
  */

@@ -15,8 +15,8 @@ function list(names: readonly string[]): string {
 }
 
 /**
- * A part of a network: parameters, buffers and other modules held in its properties, and `forward`. Names in the state dict are the paths of the
- * properties, so they are PyTorch's where the properties are. PyTorch: `torch.nn.Module`.
+ * A part of a network: parameters, buffers and other modules held in its properties, and `forward`. Names in the state dict are the paths
+ * of the properties, so they are PyTorch's where the properties are. PyTorch: `torch.nn.Module`.
  */
 export abstract class Module {
   /** Whether dropout and its like are active. Set by {@link train} and {@link eval}. */

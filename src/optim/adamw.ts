@@ -81,7 +81,8 @@ export class AdamW {
     const isGroup = (value: unknown) => typeof (value as ParameterGroup | null)?.parameters?.[Symbol.iterator] === 'function'
     const stranger = given[0] instanceof Parameter ? undefined : given.findIndex((element) => !isGroup(element))
     if (stranger !== undefined && stranger >= 0) throw expected('a Parameter or { parameters }', `parameters[${stranger}]`, given[stranger])
-    const groups = given[0] instanceof Parameter || given.length === 0 ? [{ parameters: given as Parameter[] }] : (given as ParameterGroup[])
+    const plain = given[0] instanceof Parameter || given.length === 0
+    const groups = plain ? [{ parameters: given as Parameter[] }] : (given as ParameterGroup[])
     this.groups = groups.map((group) => ({ ...DEFAULTS, ...options, ...group, parameters: [...group.parameters] }))
     const seen = new Set<Parameter>()
     for (const group of this.groups) {

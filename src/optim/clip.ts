@@ -18,7 +18,7 @@ const EPSILON = 1e-6
 export function clipGradNorm(
   parameters: Iterable<Parameter>, maxNorm: number, options: { readonly perTensor?: boolean } = {}
 ): Tensor {
-  if (!(maxNorm > 0)) throw expected('a number above 0', 'maxNorm', maxNorm)
+  if (typeof maxNorm !== 'number' || !(maxNorm > 0)) throw expected('a number above 0', 'maxNorm', maxNorm)
   return noGrad(() =>
     scope(() => {
       const gradients: Tensor[] = []

@@ -14,8 +14,8 @@ export interface GradScalerStateDict {
 }
 
 /**
- * Scales the loss so that float16 gradients do not vanish: the scale halves when a gradient overflows (that step is skipped) and doubles after
- * 2000 steps without. PyTorch: `torch.amp.GradScaler`.
+ * Scales the loss so that float16 gradients do not vanish: the scale halves when a gradient overflows (that step is skipped) and doubles
+ * after 2000 steps without. PyTorch: `torch.amp.GradScaler`.
  */
 export class GradScaler {
   readonly #scale: Tensor
@@ -71,5 +71,10 @@ export class GradScaler {
       this.#scale.fill_(state.scale)
       this.#growthTracker.fill_(state._growth_tracker)
     })
+  }
+
+  /** Frees the scale and its counters. */
+  dispose(): void {
+    for (const tensor of [this.#scale, this.#growthTracker, this.#foundInf]) tensor.dispose()
   }
 }

@@ -1,5 +1,7 @@
 import { expected } from '../errors.js'
-import { Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
+import {
+  Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter
+} from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 
@@ -135,8 +137,8 @@ export function requireBlocks(blocks: readonly number[], depth: number): void {
 }
 
 /**
- * The vision transformer of arXiv 2010.11929 with a CLS token, without a classifier. State-dict keys are timm's, which is why some properties are
- * in snake case.
+ * The vision transformer of arXiv 2010.11929 with a CLS token, without a classifier. State-dict keys are timm's, which is why some
+ * properties are in snake case.
  */
 export class VisionTransformer extends Module {
   readonly cls_token: Parameter
@@ -151,7 +153,10 @@ export class VisionTransformer extends Module {
   readonly embedDim: number
   readonly depth: number
 
-  /** @throws InputError for a patch that does not divide the image, a width that the heads do not divide, a size below 1. */
+  /**
+   * @throws InputError for a patch that does not divide the image, a width that the heads do not divide, a size below 1, a drop path that
+   *   is no probability.
+   */
   constructor(options: VisionTransformerOptions) {
     super()
     const { imageSize = 224, patchSize = 16, channels = 3, embedDim, depth, numHeads, mlpRatio = 4, qkvBias = true, dropPath = 0 } = options
@@ -161,6 +166,7 @@ export class VisionTransformer extends Module {
     this.channels = positive(channels, 'channels')
     this.embedDim = positive(embedDim, 'embedDim')
     this.depth = positive(depth, 'depth')
+    if (!(dropPath >= 0 && dropPath <= 1)) throw expected('a probability between 0 and 1', 'dropPath', dropPath)
     if (this.imageSize.some((side) => side % patchSize)) {
       throw expected(`a divisor of the image size ${this.imageSize.join(' x ')}`, 'patchSize', patchSize)
     }
@@ -168,7 +174,8 @@ export class VisionTransformer extends Module {
     this.pos_embed = newParameter(() => torch.zeros([1, this.numPatches + 1, embedDim]))
     this.patch_embed = new PatchEmbed(channels, patchSize, embedDim)
     const rate = (block: number) => (depth > 1 ? (dropPath * block) / (depth - 1) : 0)
-    this.blocks = new ModuleList(Array.from({ length: depth }, (_, i) => new Block(embedDim, positive(numHeads, 'numHeads'), mlpRatio, qkvBias, rate(i))))
+    positive(numHeads, 'numHeads')
+    this.blocks = new ModuleList(Array.from({ length: depth }, (_, i) => new Block(embedDim, numHeads, mlpRatio, qkvBias, rate(i))))
     this.norm = new LayerNorm(embedDim, LAYER_NORM_EPS)
     initialise(this)
   }

@@ -1,6 +1,19 @@
 import { describe, expect, it } from 'vitest'
 
-import { Attention, Conv2d, ConvTranspose2d, Dropout, DropPath, GELU, LayerNorm, Linear, Module, ModuleList, Parameter, Sequential } from '../../src/nn/index.js'
+import {
+  Attention,
+  Conv2d,
+  ConvTranspose2d,
+  Dropout,
+  DropPath,
+  GELU,
+  LayerNorm,
+  Linear,
+  Module,
+  ModuleList,
+  Parameter,
+  Sequential
+} from '../../src/nn/index.js'
 import * as torch from '../../src/torch/index.js'
 import { InputError, memory, type Tensor } from '../../src/torch/index.js'
 
@@ -20,7 +33,8 @@ class Net extends Module {
   }
 }
 
-const copies = (module: Module) => Object.fromEntries(Object.entries(module.stateDict()).map(([name, tensor]) => [name, tensor.detach().clone()]))
+const copies = (module: Module) =>
+  Object.fromEntries(Object.entries(module.stateDict()).map(([name, tensor]) => [name, tensor.detach().clone()]))
 const values = (module: Module) => Object.entries(module.stateDict()).map(([name, tensor]) => [name, tensor.toArray()])
 
 describe('modules refuse', () => {
@@ -74,7 +88,9 @@ describe('loadStateDict', () => {
         'of another shape: layers.0.weight (expected [4, 3], received [3, 4])'
     )
     // What is not strict forgives names, not shapes.
-    expect(() => net.loadStateDict(state, { strict: false })).toThrow(/^The state dict does not fit Net. of another shape: layers.0.weight \(/)
+    expect(() => net.loadStateDict(state, { strict: false })).toThrow(
+      /^The state dict does not fit Net. of another shape: layers.0.weight \(/
+    )
     expect(values(net)).toEqual(before)
   })
 
@@ -85,7 +101,9 @@ describe('loadStateDict', () => {
     expect(() => deep.loadStateDict(state)).toThrow(message)
     expect(() => deep.loadStateDict(state)).not.toThrow(/extra.10/)
     const narrow = new ModuleList(Array.from({ length: 8 }, () => new Linear(2, 3)))
-    expect(() => deep.loadStateDict(narrow.stateDict())).toThrow(/of another shape: 0.weight \(expected \[2, 2\], received \[3, 2\]\), .*\(16 in all\)$/)
+    expect(() => deep.loadStateDict(narrow.stateDict())).toThrow(
+      /of another shape: 0.weight \(expected \[2, 2\], received \[3, 2\]\), .*\(16 in all\)$/
+    )
   })
 
   it('copies values, converts their dtype, and tells what did not match where that is allowed', () => {
@@ -115,11 +133,30 @@ describe('loadStateDict', () => {
 describe('a module', () => {
   it('names parameters and buffers by their properties, in the order of definition', () => {
     const net = new Net()
-    const names = ['scale', 'count', 'mean', 'layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias', 'tail.0.weight', 'tail.0.bias']
+    const names = [
+      'scale',
+      'count',
+      'mean',
+      'layers.0.weight',
+      'layers.0.bias',
+      'layers.1.weight',
+      'layers.1.bias',
+      'tail.0.weight',
+      'tail.0.bias'
+    ]
     expect(Object.keys(net.stateDict())).toEqual(names)
     expect(Array.from(net.namedParameters(), ([name]) => name)).toEqual(names.filter((name) => !['count', 'mean'].includes(name)))
     expect(Array.from(net.namedBuffers(), ([name]) => name)).toEqual(['count', 'mean'])
-    expect(Array.from(net.namedModules(), ([name]) => name)).toEqual(['', 'layers', 'layers.0', 'layers.1', 'tail', 'tail.0', 'tail.1', 'tail.2'])
+    expect(Array.from(net.namedModules(), ([name]) => name)).toEqual([
+      '',
+      'layers',
+      'layers.0',
+      'layers.1',
+      'tail',
+      'tail.0',
+      'tail.1',
+      'tail.2'
+    ])
     expect(net.parameters()).toHaveLength(7)
   })
 
@@ -132,7 +169,10 @@ describe('a module', () => {
     const net = new Net().eval()
     const wanted = net.scale.toArray()
     const before = net.scale
-    net.call(torch.ones([2, 3])).sum().backward()
+    net
+      .call(torch.ones([2, 3]))
+      .sum()
+      .backward()
     expect(net.to(dtype)).toBe(net)
     const dtypes = Object.fromEntries(Object.entries(net.stateDict()).map(([name, tensor]) => [name, tensor.dtype]))
     expect(dtypes).toEqual(Object.fromEntries(Object.keys(dtypes).map((name) => [name, name === 'count' ? 'int64' : dtype])))
@@ -159,7 +199,11 @@ describe('a module', () => {
     const x = torch.randn([4, 3])
     expect(net.call(x).toArray()).toEqual(net.call(x).toArray())
     net.train()
-    const zeros = net.call(x.expand([4, 3])).eq(0).sum().item()
+    const zeros = net
+      .call(x.expand([4, 3]))
+      .eq(0)
+      .sum()
+      .item()
     expect(zeros, 'dropped out').toBeGreaterThan(0)
   })
 
@@ -176,7 +220,12 @@ describe('a module', () => {
 
   it('forgets gradients, freezes, and frees its parameters', () => {
     const net = new Net()
-    torch.scope(() => net.call(torch.ones([1, 3])).sum().backward())
+    torch.scope(() =>
+      net
+        .call(torch.ones([1, 3]))
+        .sum()
+        .backward()
+    )
     expect(net.scale.grad).not.toBeNull()
     net.zeroGrad()
     expect(net.scale.grad).toBeNull()

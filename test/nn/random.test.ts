@@ -24,7 +24,10 @@ describe('truncNormal_', () => {
   const cut = (c: number) => {
     const density = Math.exp((-c * c) / 2) / Math.sqrt(2 * Math.PI)
     const inside = number(torch.tensor(c / Math.SQRT2, { dtype: 'float64' }).erf())
-    return { sd: Math.sqrt(1 - (2 * c * density) / inside), within: (x: number) => number(torch.tensor(x / Math.SQRT2, { dtype: 'float64' }).erf()) / inside }
+    return {
+      sd: Math.sqrt(1 - (2 * c * density) / inside),
+      within: (x: number) => number(torch.tensor(x / Math.SQRT2, { dtype: 'float64' }).erf()) / inside
+    }
   }
 
   it.each([
@@ -40,12 +43,19 @@ describe('truncNormal_', () => {
     expect(number(x.std()) / (sd * std)).toBeCloseTo(1, 2)
     expect(number(x.min())).toBeGreaterThanOrEqual(low)
     expect(number(x.max())).toBeLessThanOrEqual(high)
-    const half = number(x.sub(mean).abs().le(0.5 * std).to('float64').mean())
+    const half = number(
+      x
+        .sub(mean)
+        .abs()
+        .le(0.5 * std)
+        .to('float64')
+        .mean()
+    )
     expect(half).toBeCloseTo(within(0.5), 2)
   })
 
   it('has no value at the cut where that is a hundred deviations away', () => {
-    torch.manualSeed(0)
+    torch.manualSeed(8) // four of these draws are the end of the interval
     torch.scope(() => {
       const x = init.truncNormal_(torch.empty([2 ** 25]), { std: 0.02 })
       expect(number(x.abs().max())).toBeLessThan(0.02 * 7)

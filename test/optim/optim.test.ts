@@ -18,8 +18,14 @@ describe('AdamW refuses', () => {
   const misuse: Record<string, readonly [() => unknown, RegExp]> = {
     'no parameters': [() => new AdamW(undefined as never), /Parameters or groups of them for parameters, received undefined/],
     'a single parameter': [() => new AdamW(p as never), /Parameters or groups of them for parameters, received Parameter/],
-    'tensors that are no parameters': [() => new AdamW([torch.ones([2])] as never), /a Parameter or { parameters } for parameters\[0\], received Tensor/],
-    'a tensor among parameters': [() => new AdamW([p, torch.ones([2])] as never), /a Parameter for an element of parameters, received Tensor/],
+    'tensors that are no parameters': [
+      () => new AdamW([torch.ones([2])] as never),
+      /a Parameter or { parameters } for parameters\[0\], received Tensor/
+    ],
+    'a tensor among parameters': [
+      () => new AdamW([p, torch.ones([2])] as never),
+      /a Parameter for an element of parameters, received Tensor/
+    ],
     'a parameter among groups': [() => new AdamW([{ parameters: [p] }, p] as never), /for parameters\[1\], received Parameter/],
     'a group without parameters': [() => new AdamW([{ lr: 1 }] as never), /for parameters\[0\], received { lr: 1 }/],
     'a parameter twice': [() => new AdamW([{ parameters: [p] }, { parameters: [p] }]), /each parameter once/],
@@ -129,7 +135,12 @@ describe('the state of AdamW', () => {
     return all.map(numbers)
   }
   const plain = (state: OptimizerStateDict) =>
-    Object.entries(state.state).map(([number, { step, exp_avg, exp_avg_sq }]) => [number, step.item(), numbers(exp_avg), numbers(exp_avg_sq)])
+    Object.entries(state.state).map(([number, { step, exp_avg, exp_avg_sq }]) => [
+      number,
+      step.item(),
+      numbers(exp_avg),
+      numbers(exp_avg_sq)
+    ])
 
   it('refuses other groups, shapes and options, and then stays as it was', () => {
     const { all, optimizer } = make()
@@ -150,7 +161,10 @@ describe('the state of AdamW', () => {
     refuse({ state: { ...state, 9: state[0]! }, param_groups }, /a parameter of the groups for the optimizer state, received '9'/)
     // The first of them is right, so a check on the way would leave half of it loaded.
     const first = { ...state[0]!, exp_avg: zeros(2) }
-    refuse({ state: { 0: first, 2: { ...state[2]!, exp_avg: zeros(1) } }, param_groups }, /shape \[3\] for exp_avg of parameter 2, received 'shape \[1\]'/)
+    refuse(
+      { state: { 0: first, 2: { ...state[2]!, exp_avg: zeros(1) } }, param_groups },
+      /shape \[3\] for exp_avg of parameter 2, received 'shape \[1\]'/
+    )
     refuse({ state: { 0: first, 2: { ...state[2]!, exp_avg_sq: zeros(1) } }, param_groups }, /exp_avg_sq of parameter 2/)
     refuse({ state: { 0: first, 2: { ...state[2]!, step: zeros(3) } }, param_groups }, /one number for step of parameter 2/)
   })
@@ -161,7 +175,10 @@ describe('the state of AdamW', () => {
     one.optimizer.groups[0]!.lr = 0.05
     other.optimizer.loadStateDict(one.optimizer.stateDict())
     torch.noGrad(() => one.all.forEach((p, i) => other.all[i]!.copy_(p)))
-    expect(other.optimizer.groups.map(({ lr, weightDecay }) => [lr, weightDecay])).toEqual([[0.05, 0.3], [1e-3, 0.3]])
+    expect(other.optimizer.groups.map(({ lr, weightDecay }) => [lr, weightDecay])).toEqual([
+      [0.05, 0.3],
+      [1e-3, 0.3]
+    ])
     expect(plain(other.optimizer.stateDict())).toEqual(plain(one.optimizer.stateDict()))
     expect(train(other, 2)).toEqual(train(one, 2))
   })
@@ -189,7 +206,10 @@ describe('the state of AdamW', () => {
     train(one, 1)
     const { state, param_groups } = one.optimizer.stateDict()
     const shifted = Object.fromEntries(Object.entries(state).map(([number, entry]) => [Number(number) + 10, entry]))
-    other.optimizer.loadStateDict({ state: shifted, param_groups: param_groups.map((group) => ({ ...group, params: group.params.map((i) => i + 10) })) })
+    other.optimizer.loadStateDict({
+      state: shifted,
+      param_groups: param_groups.map((group) => ({ ...group, params: group.params.map((i) => i + 10) }))
+    })
     expect(plain(other.optimizer.stateDict())).toEqual(plain(one.optimizer.stateDict()))
   })
 })
@@ -197,7 +217,6 @@ describe('the state of AdamW', () => {
 describe('clipGradNorm', () => {
   it.each([0, -1, NaN, '3'])('refuses a norm of %s', (norm) => {
     const p = parameter([1], [5])
-    if (norm === '3') return // compares like a number, as JavaScript's do
     expect(() => clipGradNorm([p], norm as number)).toThrow(/above 0 for maxNorm/)
     expect(numbers(p.grad)).toEqual([5])
   })

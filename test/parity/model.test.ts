@@ -21,7 +21,10 @@ const sizes: Record<string, Size> = {
 }
 
 const configOf = ({ imageSize, patchSize, channels, embedDim, depth, numHeads, mlpRatio = 4 }: Size) => ({
-  model: { dim: embedDim, depth, heads: numHeads, mlp_ratio: mlpRatio }, image_size: imageSize, patch_size: patchSize, channels
+  model: { dim: embedDim, depth, heads: numHeads, mlp_ratio: mlpRatio },
+  image_size: imageSize,
+  patch_size: patchSize,
+  channels
 })
 
 const detached = (entries: Iterable<readonly [string, Tensor]>): Tensors =>
@@ -69,12 +72,15 @@ for (const [name, { model, views, size }] of Object.entries(cases)) {
   tasks[`step ${name}`] = { task: 'gmml_step', tensors: { ...weights(model.stateDict()), ...views }, config }
 }
 tasks['autocast'] = {
-  task: 'gmml_step', tensors: { ...weights(initial), ...micro.views }, config: { ...configOf(micro.size), autocast: 'bfloat16' }
+  task: 'gmml_step',
+  tensors: { ...weights(initial), ...micro.views },
+  config: { ...configOf(micro.size), autocast: 'bfloat16' }
 }
 for (const fused of [false, true]) {
   for (const [mode, clip] of Object.entries(clips)) {
     tasks[`adamw ${mode}${fused ? ' fused' : ''}`] = {
-      task: 'adamw_steps', tensors: { ...weights(initial), ...micro.views },
+      task: 'adamw_steps',
+      tensors: { ...weights(initial), ...micro.views },
       config: { ...configOf(micro.size), lr, weight_decay: weightDecay, clip, clip_mode: mode, betas: [0.9, 0.95], eps: 1e-8, fused }
     }
   }
@@ -111,12 +117,17 @@ describe.each(Object.entries(cases))('parity with PyTorch: %s', (name, tested) =
   })
 })
 
-describe.each([['loop', ''], ['fused', ' fused']])('three AdamW steps like PyTorch, which runs its own as a %s', (_, suffix) => {
+describe.each([
+  ['loop', ''],
+  ['fused', ' fused']
+])('three AdamW steps like PyTorch, which runs its own as a %s', (_, suffix) => {
   it.each(Object.entries(clips))('clip %s (%d)', (mode, clip) => {
     const { model, views } = micro
     model.loadStateDict(initial)
     const named = [...model.namedParameters()]
-    const [decayed, plain] = [true, false].map((wanted) => named.filter(([, { ndim }]) => ndim > 1 === wanted).map(([, parameter]) => parameter))
+    const [decayed, plain] = [true, false].map((wanted) =>
+      named.filter(([, { ndim }]) => ndim > 1 === wanted).map(([, parameter]) => parameter)
+    )
     const optimizer = new AdamW([{ parameters: decayed! }, { parameters: plain!, weightDecay: 0 }], { betas: [0.9, 0.95], eps: 1e-8 })
     const order = [...decayed!, ...plain!]
     const received: Tensors = {}

@@ -21,20 +21,44 @@ interface Case {
 
 const cases: Record<string, Case> = {
   Linear: { make: () => new Linear(6, 4), module: 'Linear', args: [6, 4], shape: [3, 5, 6] },
-  'Linear without bias': { make: () => new Linear(6, 4, { bias: false }), module: 'Linear', args: [6, 4], kwargs: { bias: false }, shape: [5, 6] },
+  'Linear without bias': {
+    make: () => new Linear(6, 4, { bias: false }),
+    module: 'Linear',
+    args: [6, 4],
+    kwargs: { bias: false },
+    shape: [5, 6]
+  },
   LayerNorm: { make: () => new LayerNorm(6), module: 'LayerNorm', args: [6], shape: [3, 5, 6] },
   'LayerNorm, eps 0.1': { make: () => new LayerNorm(6, 0.1), module: 'LayerNorm', args: [6, 0.1], shape: [5, 6] },
   Conv2d: { make: () => new Conv2d(4, 6, 3), module: 'Conv2d', args: [4, 6, 3], shape: [2, 4, 9, 7] },
   'Conv2d with every option': {
     make: () => new Conv2d(4, 6, [3, 2], { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups: 2, bias: false }),
-    module: 'Conv2d', args: [4, 6, [3, 2]], kwargs: { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups: 2, bias: false },
+    module: 'Conv2d',
+    args: [4, 6, [3, 2]],
+    kwargs: { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups: 2, bias: false },
     shape: [2, 4, 9, 7]
   },
-  ConvTranspose2d: { make: () => new ConvTranspose2d(4, 6, 2, { stride: 2 }), module: 'ConvTranspose2d', args: [4, 6, 2], kwargs: { stride: 2 }, shape: [2, 4, 5, 3] },
+  ConvTranspose2d: {
+    make: () => new ConvTranspose2d(4, 6, 2, { stride: 2 }),
+    module: 'ConvTranspose2d',
+    args: [4, 6, 2],
+    kwargs: { stride: 2 },
+    shape: [2, 4, 5, 3]
+  },
   'ConvTranspose2d with every option': {
-    make: () => new ConvTranspose2d(4, 6, [3, 2], { stride: [2, 3], padding: [1, 0], outputPadding: [1, 2], dilation: [2, 1], groups: 2, bias: false }),
-    module: 'ConvTranspose2d', args: [4, 6, [3, 2]],
-    kwargs: { stride: [2, 3], padding: [1, 0], output_padding: [1, 2], dilation: [2, 1], groups: 2, bias: false }, shape: [2, 4, 5, 3]
+    make: () =>
+      new ConvTranspose2d(4, 6, [3, 2], {
+        stride: [2, 3],
+        padding: [1, 0],
+        outputPadding: [1, 2],
+        dilation: [2, 1],
+        groups: 2,
+        bias: false
+      }),
+    module: 'ConvTranspose2d',
+    args: [4, 6, [3, 2]],
+    kwargs: { stride: [2, 3], padding: [1, 0], output_padding: [1, 2], dilation: [2, 1], groups: 2, bias: false },
+    shape: [2, 4, 5, 3]
   },
   GELU: { make: () => new GELU(), module: 'GELU', args: [], shape: [4, 7] },
   'GELU by tanh': { make: () => new GELU('tanh'), module: 'GELU', args: [], kwargs: { approximate: 'tanh' }, shape: [4, 7] },
@@ -55,14 +79,21 @@ const inputs: Record<string, (x: Tensor) => Tensor> = {
 
 torch.manualSeed(3)
 const made = Object.entries(cases).flatMap(([name, tested]) =>
-  Object.entries(inputs).map(([kind, change]) => ({ name, kind, tested, module: perturb(tested.make(), 0.3), input: change(torch.randn(tested.shape)) }))
+  Object.entries(inputs).map(([kind, change]) => ({
+    name,
+    kind,
+    tested,
+    module: perturb(tested.make(), 0.3),
+    input: change(torch.randn(tested.shape))
+  }))
 )
 
 const results: Tensors[] = []
 
 beforeAll(async () => {
   const tasks = made.map(({ tested, module, input }) => ({
-    task: 'module' as const, tensors: { ...weights(module.stateDict()), input },
+    task: 'module' as const,
+    tensors: { ...weights(module.stateDict()), input },
     config: { module: tested.module, args: tested.args, kwargs: tested.kwargs ?? {} }
   }))
   results.push(...(await references(tasks)))

@@ -69,19 +69,22 @@ describe('operators give what PyTorch gives', () => {
     for (const name of ['z', 'zc', 'zi'] as const) expect(inputs[name].numel(), name).toBe(0)
   })
 
-  it.each(operatorCases.map((tested, i) => [i, tested.fn, String(tested.args.join(' ')), tested] as const))('%d %s(%s)', (i, _fn, _args, tested) => {
-    const received = torch.scope(() => evaluate(tested))
-    expect(Object.keys(received).sort()).toEqual(Object.keys(reference[i]!).sort())
-    expect(Object.keys(received).length).toBeGreaterThan(0)
-    for (const [name, tensor] of Object.entries(received)) {
-      const wanted = reference[i]![name]!
-      // float64 does not hold every int64.
-      if (!/float|complex/.test(tensor.dtype)) expect(tensor.toTypedArray(), `result${name}`).toEqual(wanted.toTypedArray())
-      // Eight or eleven bits of mantissa, where two orders of summation may round the last one differently.
-      const short = tensor.dtype.endsWith('float16')
-      expectNear(tensor, wanted, `result${name}`, short ? { absolute: Infinity, relative: 5e-3 } : { absolute: Infinity, relative: 2e-6 })
+  it.each(operatorCases.map((tested, i) => [i, tested.fn, String(tested.args.join(' ')), tested] as const))(
+    '%d %s(%s)',
+    (i, _fn, _args, tested) => {
+      const received = torch.scope(() => evaluate(tested))
+      expect(Object.keys(received).sort()).toEqual(Object.keys(reference[i]!).sort())
+      expect(Object.keys(received).length).toBeGreaterThan(0)
+      for (const [name, tensor] of Object.entries(received)) {
+        const wanted = reference[i]![name]!
+        // float64 does not hold every int64.
+        if (!/float|complex/.test(tensor.dtype)) expect(tensor.toTypedArray(), `result${name}`).toEqual(wanted.toTypedArray())
+        // Eight or eleven bits of mantissa, where two orders of summation may round the last one differently.
+        const short = tensor.dtype.endsWith('float16')
+        expectNear(tensor, wanted, `result${name}`, short ? { absolute: Infinity, relative: 5e-3 } : { absolute: Infinity, relative: 2e-6 })
+      }
     }
-  })
+  )
 })
 
 it('leaves its inputs as they were', () => {

@@ -97,7 +97,8 @@ export interface Difference {
   readonly relative: number
 }
 
-const wide = (tensor: Tensor): Tensor => (tensor.dtype.startsWith('complex') ? torch.viewAsReal(tensor.resolveConj()) : tensor).to('float64')
+const wide = (tensor: Tensor): Tensor =>
+  (tensor.dtype.startsWith('complex') ? torch.viewAsReal(tensor.resolveConj()) : tensor).to('float64')
 
 export function difference(received: Tensor, reference: Tensor, name = 'result'): Difference {
   expect(received.shape, `shape of ${name}`).toEqual(reference.shape)
@@ -147,5 +148,6 @@ export function expectAllNear(received: Tensors, reference: Tensors, tolerance: 
 
 /** Prints what was measured where `GMML_MEASURED` is set. */
 export function report(name: string, { absolute, relative }: Difference): void {
-  if (process.env['GMML_MEASURED']) console.log(`measured ${name}: absolute ${absolute.toExponential(1)}, relative ${relative.toExponential(1)}`)
+  if (process.env['GMML_MEASURED'])
+    console.log(`measured ${name}: absolute ${absolute.toExponential(1)}, relative ${relative.toExponential(1)}`)
 }

@@ -11,19 +11,35 @@ describe('a vision transformer refuses', () => {
   const image = torch.zeros([1, 2, 8, 12])
   const vit = new VisionTransformer(small)
   const misuse: Record<string, readonly [() => unknown, RegExp]> = {
-    'an unknown name': [() => visionTransformer('vit_huge' as never), /one of vit_micro, vit_tiny, vit_small, vit_base for the model, received 'vit_huge'/],
+    'an unknown name': [
+      () => visionTransformer('vit_huge' as never),
+      /one of vit_micro, vit_tiny, vit_small, vit_base for the model, received 'vit_huge'/
+    ],
     'a name of every object': [() => visionTransformer('constructor' as never), /received 'constructor'/],
-    'a patch that does not divide the image': [() => visionTransformer('vit_tiny', { imageSize: 30 }), /divisor of the image size 30 x 30 for patchSize, received 16/],
-    'a patch that divides one side alone': [() => new VisionTransformer({ ...small, imageSize: [8, 10] }), /8 x 10 for patchSize, received 4/],
+    'a patch that does not divide the image': [
+      () => visionTransformer('vit_tiny', { imageSize: 30 }),
+      /divisor of the image size 30 x 30 for patchSize, received 16/
+    ],
+    'a patch that divides one side alone': [
+      () => new VisionTransformer({ ...small, imageSize: [8, 10] }),
+      /8 x 10 for patchSize, received 4/
+    ],
     'an image smaller than a patch': [() => new VisionTransformer({ ...small, imageSize: 2 }), /image size 2 x 2/],
     'no image': [() => new VisionTransformer({ ...small, imageSize: 0 }), /positive integer for imageSize, received 0/],
     'a fraction of a patch': [() => new VisionTransformer({ ...small, patchSize: 0.5 }), /patchSize, received 0.5/],
     'no channels': [() => new VisionTransformer({ ...small, channels: 0 }), /channels, received 0/],
     'no blocks': [() => new VisionTransformer({ ...small, depth: 0 }), /depth, received 0/],
     'no heads': [() => new VisionTransformer({ ...small, numHeads: 0 }), /numHeads, received 0/],
-    'heads that do not divide the width': [() => new VisionTransformer({ ...small, numHeads: 3 }), /divisor of the width 16 for numHeads, received 3/],
-    'a drop path of 2': [() => new VisionTransformer({ ...small, dropPath: 2 }), /probability between 0 and 1 for p, received 1/],
-    'an image of another size': [() => vit.call(torch.zeros([1, 2, 12, 8])), /\[B, 2, 8, 12\] for images, received 'shape \[1, 2, 12, 8\]'/],
+    'heads that do not divide the width': [
+      () => new VisionTransformer({ ...small, numHeads: 3 }),
+      /divisor of the width 16 for numHeads, received 3/
+    ],
+    'a drop path of 2': [() => new VisionTransformer({ ...small, dropPath: 2 }), /probability between 0 and 1 for dropPath, received 2/],
+    'a drop path below 0 of one block': [() => new VisionTransformer({ ...small, depth: 1, dropPath: -1 }), /dropPath, received -1/],
+    'an image of another size': [
+      () => vit.call(torch.zeros([1, 2, 12, 8])),
+      /\[B, 2, 8, 12\] for images, received 'shape \[1, 2, 12, 8\]'/
+    ],
     'an image of other channels': [() => vit.call(torch.zeros([1, 3, 8, 12])), /received 'shape \[1, 3, 8, 12\]'/],
     'one image without a batch': [() => vit.call(torch.zeros([2, 8, 12])), /received 'shape \[2, 8, 12\]'/],
     'no blocks to average': [() => vit.call(image, []), /different blocks between 1 and 3 for blocks, received \[\]/],
@@ -33,7 +49,10 @@ describe('a vision transformer refuses', () => {
     'a patch that does not divide, in patchify': [() => patchify(image, 5), /divisor of the image size 8 x 12 for patchSize, received 5/],
     'no patch, in patchify': [() => patchify(image, 0), /patchSize, received 0/],
     'one image, in patchify': [() => patchify(torch.zeros([2, 8, 12]), 4), /batch of images/],
-    'patches of another image, in unpatchify': [() => unpatchify(torch.zeros([1, 6, 32]), 4, 8, 8), /image of 8 x 8, p = 4 for patches, received 'shape \[1, 6, 32\]'/],
+    'patches of another image, in unpatchify': [
+      () => unpatchify(torch.zeros([1, 6, 32]), 4, 8, 8),
+      /image of 8 x 8, p = 4 for patches, received 'shape \[1, 6, 32\]'/
+    ],
     'patches of another size, in unpatchify': [() => unpatchify(torch.zeros([1, 6, 30]), 4, 8, 12), /shape \[1, 6, 30\]/]
   }
   it.each(Object.entries(misuse))('%s', (_, [call, message]) => {
@@ -48,8 +67,11 @@ describe('the state dict', () => {
     const block = ['norm1', 'attn.qkv', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2']
     const withBias = (name: string) => [`${name}.weight`, `${name}.bias`]
     return [
-      'cls_token', 'pos_embed', ...withBias('patch_embed.proj'),
-      ...Array.from({ length: depth }, (_, i) => block.flatMap((name) => withBias(`blocks.${i}.${name}`))).flat(), ...withBias('norm')
+      'cls_token',
+      'pos_embed',
+      ...withBias('patch_embed.proj'),
+      ...Array.from({ length: depth }, (_, i) => block.flatMap((name) => withBias(`blocks.${i}.${name}`))).flat(),
+      ...withBias('norm')
     ]
   }
 
@@ -60,9 +82,16 @@ describe('the state dict', () => {
     expect(Object.keys(state)).toEqual(timm(depth))
     const shapes = Object.fromEntries(Object.entries(state).map(([key, tensor]) => [key, tensor.shape]))
     expect(shapes).toMatchObject({
-      cls_token: [1, 1, dim], pos_embed: [1, 197, dim], 'patch_embed.proj.weight': [dim, 3, 16, 16], 'patch_embed.proj.bias': [dim],
-      'blocks.0.attn.qkv.weight': [3 * dim, dim], 'blocks.0.attn.qkv.bias': [3 * dim], 'blocks.0.attn.proj.weight': [dim, dim],
-      'blocks.0.mlp.fc1.weight': [4 * dim, dim], 'blocks.0.mlp.fc2.weight': [dim, 4 * dim], 'norm.weight': [dim]
+      cls_token: [1, 1, dim],
+      pos_embed: [1, 197, dim],
+      'patch_embed.proj.weight': [dim, 3, 16, 16],
+      'patch_embed.proj.bias': [dim],
+      'blocks.0.attn.qkv.weight': [3 * dim, dim],
+      'blocks.0.attn.qkv.bias': [3 * dim],
+      'blocks.0.attn.proj.weight': [dim, dim],
+      'blocks.0.mlp.fc1.weight': [4 * dim, dim],
+      'blocks.0.mlp.fc2.weight': [dim, 4 * dim],
+      'norm.weight': [dim]
     })
     vit.dispose()
   })
@@ -74,7 +103,7 @@ describe('the state dict', () => {
     vit.dispose()
   })
 
-  it('of the whole model has the authors\' prefixes', () => {
+  it("of the whole model has the authors' prefixes", () => {
     const keys = Object.keys(new GroupMaskedModel(new VisionTransformer(small)).stateDict())
     const head = [0, 2, 4].flatMap((i) => [`head_recons.mlp.${i}.weight`, `head_recons.mlp.${i}.bias`])
     expect([...keys].sort()).toEqual(
@@ -154,14 +183,22 @@ describe('forward', () => {
 
 describe('patchify', () => {
   it('orders patches row by row, a patch as channel, row, column', () => {
-    const images = torch.arange(2 * 4 * 6).reshape([1, 2, 4, 6]).to('float32')
+    const images = torch
+      .arange(2 * 4 * 6)
+      .reshape([1, 2, 4, 6])
+      .to('float32')
     const patches = patchify(images, 2)
     expect(patches.shape).toEqual([1, 6, 8])
     expect((patches.toArray() as number[][][])[0]![1]).toEqual([2, 3, 8, 9, 26, 27, 32, 33])
     expect((patches.toArray() as number[][][])[0]![3]).toEqual([12, 13, 18, 19, 36, 37, 42, 43])
   })
 
-  it.each([[[3, 2, 8, 12], 4], [[1, 1, 6, 6], 1], [[2, 3, 5, 5], 5], [[0, 3, 4, 4], 2]])('is undone by unpatchify: %o in patches of %d', (shape, size) => {
+  it.each([
+    [[3, 2, 8, 12], 4],
+    [[1, 1, 6, 6], 1],
+    [[2, 3, 5, 5], 5],
+    [[0, 3, 4, 4], 2]
+  ])('is undone by unpatchify: %o in patches of %d', (shape, size) => {
     const images = torch.randn(shape)
     for (const given of [images, images.transpose(0, -1).contiguous().transpose(0, -1)]) {
       const patches = patchify(given, size)
