@@ -21,7 +21,8 @@ function loadedLibtorch() {
 /** What a record of a measurement has to say of the gmml that was measured. */
 export function runtime() {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
-  return { gmml: version, node: process.versions.node, libtorch: loadedLibtorch(), threads: torch.getNumThreads(), build: torch.buildInfo().compiler }
+  const { compiler } = torch.buildInfo()
+  return { gmml: version, node: process.versions.node, libtorch: loadedLibtorch(), threads: torch.getNumThreads(), compiler }
 }
 
 /** Resident memory in MiB, now and at its highest, from the kernel's count for this process. */

@@ -46,6 +46,8 @@ const timers = Object.fromEntries(Object.entries(STATEMENTS).map(([op, statement
 
 await serve({ ...runtime(), ops: STATEMENTS, scope: SCOPE }, ({ op, iterations }) => {
   if (!Object.hasOwn(timers, op)) throw new RangeError(`expected op to be one of ${Object.keys(timers).join(', ')}, received ${op}`)
-  if (!(iterations > 0) || iterations % SCOPE) throw new RangeError(`expected iterations to be a multiple of ${SCOPE}, received ${iterations}`)
+  if (!(iterations > 0) || iterations % SCOPE) {
+    throw new RangeError(`expected iterations to be a multiple of ${SCOPE}, received ${iterations}`)
+  }
   return { op, iterations, seconds: timers[op](torch, values, iterations) }
 })

@@ -18,7 +18,9 @@ function parse() {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
-      options: { quick: { type: 'boolean', default: false }, write: { type: 'boolean' }, only: { type: 'string' }, help: { type: 'boolean' } }
+      options: {
+        quick: { type: 'boolean', default: false }, write: { type: 'boolean' }, only: { type: 'string' }, help: { type: 'boolean' }
+      }
     })
     const unknown = positionals.filter((name) => !BENCHMARKS.includes(name))
     if (unknown.length) throw new Error(`expected ${BENCHMARKS.join(' or ')}, received ${unknown.join(' ')}`)
@@ -39,7 +41,8 @@ const git = (...args) => {
 
 /** The machine, as far as it decides the numbers. `load` tells a reader whether anything else was running. */
 const describeDevice = () => ({
-  cpu: cpus()[0].model.trim(), cores: availableParallelism(), memoryMiB: Math.round(totalmem() / 2 ** 20), kernel: release(), load: loadavg()[0]
+  cpu: cpus()[0].model.trim(), cores: availableParallelism(), memoryMiB: Math.round(totalmem() / 2 ** 20), kernel: release(),
+  load: loadavg()[0]
 })
 
 function writeRecord(result, device, command) {
@@ -49,7 +52,8 @@ function writeRecord(result, device, command) {
   const cpu = device.cpu.toLowerCase().replace(/\(\w+\)|processor|cpu|@.*/g, '').match(/[a-z0-9]+/g).join('-')
   const path = fileURLToPath(new URL(`${date.slice(0, 10)}-${result.name}-${cpu}.json`, folder))
   const commit = git('rev-parse', 'HEAD')
-  const record = { date, command, commit, modified: commit ? git('status', '--porcelain', '--', 'src', 'native', 'bench') !== '' : null, device, ...result }
+  const modified = commit && git('status', '--porcelain', '--', 'src', 'native', 'bench') !== ''
+  const record = { date, command, commit, modified, device, ...result }
   writeFileSync(path, JSON.stringify(record, null, 2) + '\n')
   console.log(`\nwritten: ${relative(process.cwd(), path)}`)
 }

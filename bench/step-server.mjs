@@ -27,9 +27,11 @@ class Trainer {
     this.model = model
     this.parameters = model.parameters()
     const { lr, weight_decay: weightDecay } = this.config
-    const decayed = [...model.namedParameters()].map(([name, parameter]) => ({ parameter, decay: parameter.ndim > 1 && !name.endsWith('.bias') }))
-    const group = (decay) => decayed.filter((entry) => entry.decay === decay).map((entry) => entry.parameter)
-    this.optimizer = new AdamW([{ parameters: group(true), weightDecay }, { parameters: group(false), weightDecay: 0 }], { lr })
+    const named = [...model.namedParameters()]
+    const isDecayed = ([name, parameter]) => parameter.ndim > 1 && !name.endsWith('.bias')
+    const decayed = named.filter(isDecayed).map(([, parameter]) => parameter)
+    const plain = named.filter((entry) => !isDecayed(entry)).map(([, parameter]) => parameter)
+    this.optimizer = new AdamW([{ parameters: decayed, weightDecay }, { parameters: plain, weightDecay: 0 }], { lr })
   }
 
   /** What a user's loop does, see src/train/pretrain.ts. */

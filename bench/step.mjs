@@ -22,8 +22,8 @@ const RUNTIMES = [
   { name: 'PyTorch, fused AdamW', optimizer: 'adamw_fused', start: (libtorch) => startPython('step', libtorch, 'PyTorch, fused AdamW') }
 ]
 const TIMING = { full: { rounds: 15, warmUp: 2, checked: 5 }, quick: { rounds: 3, warmUp: 1, checked: 2 } }
-/** Rounding differs where the order of sums does, and each step builds on the one before. */
-const TOLERANCE = 1e-4
+/** Rounding differs where the order of sums does. A learning rate that is 2 % off shows as 8e-6 in the second loss. */
+const TOLERANCE = 2e-6
 
 /** Weights and one corrupted batch, that all runtimes read. */
 async function exchange(folder, { model, image_size, patch_size, channels, batch }) {

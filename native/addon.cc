@@ -8,6 +8,7 @@ namespace {
 
 // The class that errors from this addon are made of: new TorchError(message, operator, detail).
 Napi::Value setErrorClass(const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) throw ValueError("expected a class, received " + describeValue(info.Env(), info[0]));
   environmentOf(info).errorClass = Napi::Persistent(info[0].As<Napi::Function>());
   return info.Env().Undefined();
 }
@@ -15,7 +16,7 @@ Napi::Value setErrorClass(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment();
   env.SetInstanceData(environment);  // freed with the JavaScript thread
-  exportFunction<setErrorClass>(env, exports, *environment, "setErrorClass");
+  exportFunction<"setErrorClass", setErrorClass>(env, exports, *environment);
   initOperators(env, exports, *environment);
   initTensors(env, exports, *environment);
   initStorage(env, exports, *environment);

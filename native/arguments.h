@@ -7,27 +7,53 @@ namespace gmml {
 
 // Reading the arguments of the addon's own functions (operators have their schemas).
 
+[[noreturn]] inline void refuseAt(const Napi::CallbackInfo& info, size_t index, const char* what) {
+  throw ValueError("argument " + std::to_string(index) + ": expected " + what + ", received " + describeValue(info.Env(), info[index]));
+}
+
+inline double numberAt(const Napi::CallbackInfo& info, size_t index) {
+  double number;
+  if (napi_get_value_double(info.Env(), info[index], &number) != napi_ok) refuseAt(info, index, "a number");
+  return number;
+}
+
+inline bool boolAt(const Napi::CallbackInfo& info, size_t index) {
+  bool value;
+  if (napi_get_value_bool(info.Env(), info[index], &value) != napi_ok) refuseAt(info, index, "a boolean");
+  return value;
+}
+
+inline std::string stringAt(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsString()) refuseAt(info, index, "a string");
+  return info[index].As<Napi::String>();
+}
+
+inline Napi::Array arrayAt(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsArray()) refuseAt(info, index, "an array");
+  return info[index].As<Napi::Array>();
+}
+
 inline const at::Tensor& tensorAt(const Napi::CallbackInfo& info, size_t index) {
   double handle;
-  if (napi_get_value_double(info.Env(), info[index], &handle) != napi_ok) {
-    throw ValueError("expected a Tensor, received " + describeValue(info.Env(), info[index]));
-  }
+  if (napi_get_value_double(info.Env(), info[index], &handle) != napi_ok || !mayBeHandle(handle)) refuseAt(info, index, "a Tensor");
   return environmentOf(info).tensors.get(handle);
 }
 
-inline std::string stringAt(const Napi::CallbackInfo& info, size_t index) { return info[index].As<Napi::String>(); }
-
-inline bool boolAt(const Napi::CallbackInfo& info, size_t index) { return info[index].As<Napi::Boolean>().Value(); }
-
-inline double numberAt(const Napi::CallbackInfo& info, size_t index) { return info[index].As<Napi::Number>().DoubleValue(); }
-
-// An array of handles; null where an element is null (an undefined tensor).
-inline std::vector<at::Tensor> tensorsAt(const Napi::CallbackInfo& info, size_t index) {
-  const auto array = info[index].As<Napi::Array>();
+// An array of handles; with `nullable` null stands for an undefined tensor.
+inline std::vector<at::Tensor> tensorsAt(const Napi::CallbackInfo& info, size_t index, bool nullable = false) {
+  const auto array = arrayAt(info, index);
   std::vector<at::Tensor> tensors;
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const Napi::Value element = array[i];
-    tensors.push_back(element.IsNumber() ? environmentOf(info).tensors.get(element.As<Napi::Number>().DoubleValue()) : at::Tensor());
+    double handle;
+    if (nullable && element.IsNull()) {
+      tensors.emplace_back();
+    } else if (napi_get_value_double(info.Env(), element, &handle) == napi_ok && mayBeHandle(handle)) {
+      tensors.push_back(environmentOf(info).tensors.get(handle));
+    } else {
+      throw ValueError("argument " + std::to_string(index) + ": expected an array of Tensors, received " +
+                       describeValue(info.Env(), element) + " in it");
+    }
   }
   return tensors;
 }

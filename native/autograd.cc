@@ -11,7 +11,7 @@ namespace gmml {
 namespace {
 
 std::vector<at::Tensor> gradientsAt(const Napi::CallbackInfo& info, size_t index) {
-  return info[index].IsArray() ? tensorsAt(info, index) : std::vector<at::Tensor>();
+  return info[index].IsNull() ? std::vector<at::Tensor>() : tensorsAt(info, index, true);
 }
 
 Napi::Value backward(const Napi::CallbackInfo& info) {
@@ -60,6 +60,8 @@ Napi::Value setGradient(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   const auto& gradient = tensorAt(info, 1);
+  // It would hold itself alive for ever.
+  if (gradient.is_same(tensor)) throw ValueError("a tensor cannot be its own gradient");
   if (gradient.sizes() != tensor.sizes() || gradient.device() != tensor.device() || gradient.scalar_type() != tensor.scalar_type()) {
     throw ValueError("expected a gradient like its tensor (" + describeTensor(tensor) + "), received " + describeTensor(gradient));
   }
@@ -117,20 +119,20 @@ Napi::Value leaveAutocast(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<backward>(env, exports, environment, "backward");
-  exportFunction<grad>(env, exports, environment, "grad");
-  exportFunction<requiresGrad>(env, exports, environment, "requiresGrad");
-  exportFunction<setRequiresGrad>(env, exports, environment, "setRequiresGrad");
-  exportFunction<isLeaf>(env, exports, environment, "isLeaf");
-  exportFunction<retainGrad>(env, exports, environment, "retainGrad");
-  exportFunction<gradient>(env, exports, environment, "gradient");
-  exportFunction<setGradient>(env, exports, environment, "setGradient");
-  exportFunction<setData>(env, exports, environment, "setData");
-  exportFunction<gradMode>(env, exports, environment, "gradMode");
-  exportFunction<setGradMode>(env, exports, environment, "setGradMode");
-  exportFunction<autocast>(env, exports, environment, "autocast");
-  exportFunction<enterAutocast>(env, exports, environment, "enterAutocast");
-  exportFunction<leaveAutocast>(env, exports, environment, "leaveAutocast");
+  exportFunction<"backward", backward>(env, exports, environment);
+  exportFunction<"grad", grad>(env, exports, environment);
+  exportFunction<"requiresGrad", requiresGrad>(env, exports, environment);
+  exportFunction<"setRequiresGrad", setRequiresGrad>(env, exports, environment);
+  exportFunction<"isLeaf", isLeaf>(env, exports, environment);
+  exportFunction<"retainGrad", retainGrad>(env, exports, environment);
+  exportFunction<"gradient", gradient>(env, exports, environment);
+  exportFunction<"setGradient", setGradient>(env, exports, environment);
+  exportFunction<"setData", setData>(env, exports, environment);
+  exportFunction<"gradMode", gradMode>(env, exports, environment);
+  exportFunction<"setGradMode", setGradMode>(env, exports, environment);
+  exportFunction<"autocast", autocast>(env, exports, environment);
+  exportFunction<"enterAutocast", enterAutocast>(env, exports, environment);
+  exportFunction<"leaveAutocast", leaveAutocast>(env, exports, environment);
 }
 
 }  // namespace gmml

@@ -15,7 +15,7 @@ struct Environment {
   TensorTable tensors;
   GeneratorTable generators{"generator"};
   std::vector<std::unique_ptr<CompiledOperator>> operators;
-  torch::jit::Stack stack;
+  torch::jit::Stack stack;  // kept for its capacity; empty between calls
   Napi::FunctionReference errorClass;
 };
 

@@ -15,29 +15,38 @@ std::string reasonOf(const std::string& text) {
 
 }  // namespace
 
-std::string describeTensor(const at::Tensor& tensor) {
+std::string describeTensor(const at::Tensor& tensor) noexcept {
   if (!tensor.defined()) return "null";
   std::string text = dtypeName(tensor.scalar_type());
-  text += " [";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
-  return text + "] " + tensor.device().str();
+  try {
+    text += " [";
+    for (int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
+    return text + "] " + tensor.device().str();
+  } catch (const std::exception&) {
+    return text + " of no fixed shape";  // a nested tensor
+  }
 }
 
 void throwTorchError(napi_env env, Environment& environment, const std::string& operatorName, const std::exception& error,
-                     const std::string& arguments) {
+                     const std::string& arguments) noexcept {
+  bool pending = false;
+  napi_is_exception_pending(env, &pending);
+  if (pending) return;
   const auto* torchError = dynamic_cast<const c10::Error*>(&error);
   const std::string detail = error.what();
   std::string message = reasonOf(torchError ? torchError->what_without_backtrace() : detail);
   if (!operatorName.empty()) message = operatorName + ": " + message;
   if (!arguments.empty()) message += ". Arguments: " + arguments;
-  const Napi::Env napi(env);
-  if (environment.errorClass.IsEmpty()) {
-    napi_throw_error(env, "TORCH", message.c_str());
-    return;
+  // Plain Node-API, and no status is looked at: in a thread that is being terminated every call fails, and none may throw.
+  napi_value errorClass = nullptr, instance = nullptr;
+  if (!environment.errorClass.IsEmpty()) napi_get_reference_value(env, environment.errorClass, &errorClass);
+  const napi_value values[] = {fromString(env, message), fromString(env, operatorName), fromString(env, detail)};
+  if (errorClass && napi_new_instance(env, errorClass, 3, values, &instance) == napi_ok) {
+    napi_throw(env, instance);
+  } else {
+    napi_is_exception_pending(env, &pending);
+    if (!pending) napi_throw_error(env, "TORCH", message.c_str());
   }
-  const auto instance = environment.errorClass.New(
-      {Napi::String::New(napi, message), Napi::String::New(napi, operatorName), Napi::String::New(napi, detail)});
-  napi_throw(env, instance);
 }
 
 }  // namespace gmml

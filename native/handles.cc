@@ -1,15 +1,11 @@
 #include "handles.h"
 
-#include <cmath>
 #include <random>
+#include <utility>
 
 namespace gmml {
 
 namespace {
-constexpr double kSlots = 4194304;            // 2^22
-constexpr uint32_t kGenerations = 0x7fffffff;  // 2^31 - 1
-// Small numbers are what user code passes by mistake; no generation starts low enough to make one a handle.
-constexpr uint32_t kFirstGeneration = 1u << 20;
 
 // A different start in each table, so that a handle from another thread is recognised as foreign.
 uint32_t randomGeneration() {
@@ -20,29 +16,23 @@ uint32_t randomGeneration() {
 uint32_t nextGeneration(uint32_t generation) {
   return generation + 1 >= kGenerations ? kFirstGeneration : generation + 1;
 }
+
 }  // namespace
 
-bool mayBeHandle(double number) {
-  return number >= kSlots * kFirstGeneration && number < kSlots * kGenerations && number == std::floor(number);
+template <typename T>
+void HandleTable<T>::refuse() const {
+  throw HandleError(std::string("the ") + noun_ + " was disposed of, its scope has ended, or it belongs to another thread");
 }
 
 template <typename T>
-HandleTable<T>::HandleTable(const char* noun) : noun_(noun) {}
-
-template <typename T>
-Handle HandleTable<T>::handleOf(size_t slot) const {
-  return static_cast<double>(slots_[slot].generation) * kSlots + static_cast<double>(slot);
-}
-
-template <typename T>
-Handle HandleTable<T>::insert(T object) {
+typename HandleTable<T>::Slot& HandleTable<T>::add(T object) {
   uint32_t index;
   if (!free_.empty()) {
     index = free_.back();
     free_.pop_back();
   } else {
-    if (slots_.size() >= static_cast<size_t>(kSlots)) {
-      throw HandleError(std::string("4194304 live ") + noun_ + "s: dispose of some, or work inside scope()");
+    if (slots_.size() >= kSlots) {
+      throw HandleError(std::to_string(kSlots) + " live " + noun_ + "s: dispose of some, or work inside scope()");
     }
     index = static_cast<uint32_t>(slots_.size());
     slots_.push_back(Slot{T(), slots_.empty() ? randomGeneration() : slots_.front().generation});
@@ -51,42 +41,25 @@ Handle HandleTable<T>::insert(T object) {
   slot.object = std::move(object);
   slot.live = true;
   ++live_;
-  return handleOf(index);
-}
-
-template <typename T>
-std::optional<size_t> HandleTable<T>::locate(Handle handle) const {
-  if (!mayBeHandle(handle)) return std::nullopt;
-  const double generation = std::floor(handle / kSlots);
-  const auto slot = static_cast<size_t>(handle - generation * kSlots);
-  if (slot >= slots_.size() || !slots_[slot].live || slots_[slot].generation != static_cast<uint32_t>(generation)) return std::nullopt;
   return slot;
 }
 
 template <typename T>
-size_t HandleTable<T>::find(Handle handle) const {
-  if (const auto slot = locate(handle)) return *slot;
-  throw HandleError(std::string("the ") + noun_ + " was disposed of, its scope has ended, or it belongs to another thread");
-}
-
-template <typename T>
-void HandleTable<T>::release(size_t index) {
-  auto& slot = slots_[index];
+void HandleTable<T>::release(Slot& slot) {
   // Moved out first: a destructor may be slow, and must find the table consistent.
-  T object = std::move(slot.object);
-  slot.object = T();
+  const T object = std::exchange(slot.object, T());
   slot.generation = nextGeneration(slot.generation);
   slot.live = slot.scoped = slot.surviving = false;
   --live_;
-  free_.push_back(static_cast<uint32_t>(index));
+  free_.push_back(static_cast<uint32_t>(&slot - slots_.data()));
 }
 
 template class HandleTable<at::Tensor>;
 template class HandleTable<at::Generator>;
 
 Handle TensorTable::insert(at::Tensor tensor) {
-  const Handle handle = HandleTable::insert(std::move(tensor));
-  auto& slot = slots_[find(handle)];
+  auto& slot = add(std::move(tensor));
+  const Handle handle = handleOf(slot);
   if (starts_.empty()) {
     report(slot);
   } else {
@@ -98,19 +71,20 @@ Handle TensorTable::insert(at::Tensor tensor) {
 
 void TensorTable::report(Slot& slot) {
   slot.scoped = false;
-  slot.reported = slot.object.has_storage() ? static_cast<int64_t>(slot.object.nbytes()) : 0;
+  const auto& tensor = slot.object;
+  // A view's memory is its base's: counted again, an expanded number would look like terabytes to V8.
+  slot.reported = tensor.has_storage() && !tensor.is_view() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0;
   unreported_ += slot.reported;
 }
 
 void TensorTable::dispose(Handle handle) {
-  const size_t index = find(handle);
-  unreported_ -= slots_[index].reported;
-  slots_[index].reported = 0;
-  release(index);
+  auto& slot = find(handle);
+  unreported_ -= std::exchange(slot.reported, 0);
+  release(slot);
 }
 
 void TensorTable::keep(Handle handle) {
-  auto& slot = slots_[find(handle)];
+  auto& slot = find(handle);
   if (slot.scoped) report(slot);
 }
 
@@ -122,36 +96,30 @@ size_t TensorTable::beginScope() {
 size_t TensorTable::endScope(size_t depth, const std::vector<Handle>& survivors) {
   if (depth == 0 || depth > starts_.size()) throw HandleError("the scope has already ended");
   for (const Handle handle : survivors) {
-    if (const auto slot = locate(handle)) slots_[*slot].surviving = true;
+    if (auto* slot = locate(handle)) slot->surviving = true;
   }
   const size_t start = starts_[depth - 1];
   starts_.resize(depth - 1);
   size_t kept = start;
   for (size_t i = start; i < created_.size(); ++i) {
     const Handle handle = created_[i];
-    const auto index = locate(handle);
-    if (!index) continue;
-    auto& slot = slots_[*index];
-    if (!slot.scoped) continue;
-    if (!slot.surviving) {
-      release(*index);
+    auto* slot = locate(handle);
+    if (!slot || !slot->scoped) continue;  // disposed of, or taken out of the scope
+    if (!slot->surviving) {
+      release(*slot);
     } else if (starts_.empty()) {
-      report(slot);
+      report(*slot);
     } else {
       created_[kept++] = handle;
     }
   }
   created_.resize(kept);
   for (const Handle handle : survivors) {
-    if (const auto slot = locate(handle)) slots_[*slot].surviving = false;
+    if (auto* slot = locate(handle)) slot->surviving = false;
   }
   return starts_.size();
 }
 
-int64_t TensorTable::takeUnreportedBytes() {
-  const int64_t bytes = unreported_;
-  unreported_ = 0;
-  return bytes;
-}
+int64_t TensorTable::takeUnreportedBytes() { return std::exchange(unreported_, 0); }
 
 }  // namespace gmml

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,8 +14,17 @@ namespace gmml {
 // advances its generation, so a stale handle is recognised and never reaches another object's memory.
 using Handle = double;
 
+constexpr uint64_t kSlotBits = 22;
+constexpr uint64_t kSlots = 1ull << kSlotBits;
+constexpr uint32_t kGenerations = 0x7fffffff;
+// Small numbers are what user code passes by mistake; no generation starts low enough to make one a handle.
+constexpr uint32_t kFirstGeneration = 1u << 20;
+
 // False for numbers that no table has ever given out, such as those that user code means as numbers.
-bool mayBeHandle(double number);
+inline bool mayBeHandle(double number) {
+  return number >= static_cast<double>(kFirstGeneration * kSlots) && number < static_cast<double>(kGenerations * kSlots) &&
+         number == static_cast<double>(static_cast<uint64_t>(number));
+}
 
 struct HandleError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
@@ -25,11 +33,14 @@ struct HandleError : std::invalid_argument {
 template <typename T>
 class HandleTable {
  public:
-  explicit HandleTable(const char* noun);
+  explicit HandleTable(const char* noun) : noun_(noun) {}
 
-  Handle insert(T object);
-  const T& get(Handle handle) const { return slots_[find(handle)].object; }
-  bool isLive(Handle handle) const { return locate(handle).has_value(); }
+  Handle insert(T object) { return handleOf(add(std::move(object))); }
+  const T& get(Handle handle) const {
+    if (const Slot* slot = locate(handle)) return slot->object;
+    refuse();
+  }
+  bool isLive(Handle handle) const { return locate(handle) != nullptr; }
   void dispose(Handle handle) { release(find(handle)); }
   size_t live() const { return live_; }
 
@@ -43,14 +54,31 @@ class HandleTable {
     int64_t reported = 0;    // bytes that V8 was told of
   };
 
-  std::optional<size_t> locate(Handle handle) const;
-  size_t find(Handle handle) const;
-  Handle handleOf(size_t slot) const;
-  void release(size_t slot);
+  // Null for what is no live handle of this table.
+  const Slot* locate(Handle handle) const {
+    if (!mayBeHandle(handle)) return nullptr;
+    const auto bits = static_cast<uint64_t>(handle);
+    const size_t index = bits & (kSlots - 1);
+    if (index >= slots_.size()) return nullptr;
+    const Slot& slot = slots_[index];
+    return slot.live && slot.generation == bits >> kSlotBits ? &slot : nullptr;
+  }
+  Slot* locate(Handle handle) { return const_cast<Slot*>(std::as_const(*this).locate(handle)); }
+  Slot& find(Handle handle) {
+    if (Slot* slot = locate(handle)) return *slot;
+    refuse();
+  }
+  Handle handleOf(const Slot& slot) const {
+    return static_cast<double>(slot.generation * kSlots + static_cast<uint64_t>(&slot - slots_.data()));
+  }
+  Slot& add(T object);
+  void release(Slot& slot);
 
   std::vector<Slot> slots_;
 
  private:
+  [[noreturn]] void refuse() const;
+
   const char* noun_;
   std::vector<uint32_t> free_;
   size_t live_ = 0;

@@ -1,7 +1,11 @@
 #include "operators.h"
 
-#include "exports.h"
+#include "arguments.h"
+#include "direct.h"
 #include "errors.h"
+#include "exports.h"
+
+#include <torch/version.h>
 
 #include <array>
 
@@ -9,28 +13,29 @@ namespace gmml {
 
 namespace {
 
-constexpr size_t kMaxArguments = 40;  // ATen's longest schema has 31
+// Napi's arguments beyond the buffer that is given are lost: more than this many are read in a second step.
+constexpr size_t kUsualArguments = 12;
 
-std::vector<int> aliasesOf(const c10::FunctionSchema& schema) {
-  std::vector<int> aliases;
+std::vector<ResultPlan> planResults(const c10::FunctionSchema& schema) {
+  std::vector<ResultPlan> results;
   for (const auto& result : schema.returns()) {
-    int alias = -1;
+    ResultPlan plan{-1, result.real_type()->kind() == c10::TypeKind::ScalarTypeType};
     if (result.alias_info() && result.alias_info()->isWrite()) {
       for (size_t i = 0; i < schema.arguments().size(); ++i) {
         const auto* argument = schema.arguments()[i].alias_info();
-        if (argument && argument->beforeSets() == result.alias_info()->beforeSets()) alias = static_cast<int>(i);
+        if (argument && argument->beforeSets() == result.alias_info()->beforeSets()) plan.alias = static_cast<int>(i);
       }
     }
-    aliases.push_back(alias);
+    results.push_back(plan);
   }
-  return aliases;
+  return results;
 }
 
-Napi::Value describeResults(Napi::Env env, const c10::FunctionSchema& schema, const std::vector<int>& aliases) {
-  auto results = Napi::Array::New(env, aliases.size());
-  for (uint32_t i = 0; i < aliases.size(); ++i) {
-    if (aliases[i] >= 0) {
-      results.Set(i, Napi::Number::New(env, aliases[i]));
+Napi::Value describeResults(Napi::Env env, const c10::FunctionSchema& schema, const std::vector<ResultPlan>& plans) {
+  auto results = Napi::Array::New(env, plans.size());
+  for (uint32_t i = 0; i < plans.size(); ++i) {
+    if (plans[i].alias >= 0) {
+      results.Set(i, Napi::Number::New(env, plans[i].alias));
       continue;
     }
     auto type = schema.returns()[i].type();
@@ -45,112 +50,115 @@ Napi::Value describeResults(Napi::Env env, const c10::FunctionSchema& schema, co
 
 std::string nameOf(const std::string& name, const std::string& overload) { return overload.empty() ? name : name + "." + overload; }
 
-// For messages only: every tensor among the arguments with dtype, shape and device.
-std::string describeArguments(napi_env env, Environment& environment, const CompiledOperator& op, size_t count, const napi_value* values) {
-  std::string text;
-  const auto add = [&](const std::string& name, napi_value value) {
-    double handle;
-    if (napi_get_value_double(env, value, &handle) != napi_ok || !environment.tensors.isLive(handle)) return;
-    text += (text.empty() ? "" : ", ") + name + " " + describeTensor(environment.tensors.get(handle));
-  };
-  for (size_t i = 0; i < op.arguments.size() && i < count; ++i) {
-    const auto& plan = op.arguments[i];
-    if (plan.kind == Kind::Tensor) add(plan.name, values[i]);
-    if (plan.kind != Kind::TensorList && plan.kind != Kind::OptionalTensorList) continue;
-    uint32_t length = 0;
-    napi_get_array_length(env, values[i], &length);
-    for (uint32_t k = 0; k < length && k < 4; ++k) {
-      napi_value element;
-      if (napi_get_element(env, values[i], k, &element) == napi_ok) add(plan.name + "[" + std::to_string(k) + "]", element);
-    }
-    if (length > 4) text += ", ... (" + std::to_string(length) + " in " + plan.name + ")";
-  }
-  return text;
-}
-
-void pushArguments(napi_env env, Environment& environment, const CompiledOperator& op, size_t count, const napi_value* values) {
+// Left-out arguments at the end take their defaults without a question to JavaScript.
+void pushArguments(const Arguments& arguments, torch::jit::Stack& stack) {
+  const auto& plans = arguments.op.arguments;
   napi_value undefined;
-  napi_get_undefined(env, &undefined);
-  for (size_t i = 0; i < op.arguments.size(); ++i) {
-    const auto& plan = op.arguments[i];
-    try {
-      environment.stack.push_back(toIValue(env, environment, plan, i < count ? values[i] : undefined));
-    } catch (const HandleError& error) {
-      throw HandleError("argument '" + plan.name + "': " + error.what());
-    } catch (const ValueError& error) {
-      throw ValueError("argument '" + plan.name + "': " + error.what());
+  napi_get_undefined(arguments.env, &undefined);
+  for (size_t i = 0; i < plans.size(); ++i) {
+    if (i >= arguments.count && plans[i].fallback) {
+      stack.push_back(*plans[i].fallback);
+    } else {
+      stack.push_back(toIValue(arguments.env, arguments.environment, plans[i], i < arguments.count ? arguments.values[i] : undefined));
     }
   }
 }
 
-napi_value popResults(napi_env env, Environment& environment, const CompiledOperator& op) {
-  auto& stack = environment.stack;
-  const auto& aliases = op.aliases;
-  napi_value result;
-  napi_get_undefined(env, &result);
-  if (aliases.size() == 1) return aliases[0] >= 0 ? result : fromIValue(env, environment, std::move(stack.back()));
-  if (aliases.empty()) return result;
-  const size_t first = stack.size() - aliases.size();
-  napi_create_array_with_length(env, aliases.size(), &result);
-  for (size_t i = 0; i < aliases.size(); ++i) {
-    // A result that is an argument needs no second handle: JavaScript has the object.
-    if (aliases[i] < 0) {
-      napi_set_element(env, result, static_cast<uint32_t>(i), fromIValue(env, environment, std::move(stack[first + i])));
-    }
+napi_value fromResult(napi_env env, Environment& environment, const ResultPlan& plan, c10::IValue&& value) {
+  // A result that is an argument needs no second handle: JavaScript has the object.
+  if (plan.alias >= 0) return nullptr;
+  if (plan.dtype) return fromString(env, dtypeName(static_cast<at::ScalarType>(value.toInt())));
+  return fromIValue(env, environment, std::move(value));
+}
+
+napi_value popResults(napi_env env, Environment& environment, const CompiledOperator& op, torch::jit::Stack& stack) {
+  const auto& plans = op.results;
+  if (plans.size() == 1) return fromResult(env, environment, plans[0], std::move(stack.back()));
+  if (plans.empty()) return nullptr;
+  const size_t first = stack.size() - plans.size();
+  napi_value array;
+  napi_create_array_with_length(env, plans.size(), &array);
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const auto result = fromResult(env, environment, plans[i], std::move(stack[first + i]));
+    if (result) napi_set_element(env, array, static_cast<uint32_t>(i), result);
   }
+  return array;
+}
+
+napi_value callBoxed(const Arguments& arguments) {
+  auto& environment = arguments.environment;
+  // Taken, not shared: reading an argument may run JavaScript (a getter), which may call an operator.
+  auto stack = std::exchange(environment.stack, {});
+  pushArguments(arguments, stack);
+  arguments.op.handle.callBoxed(stack);
+  const auto result = popResults(arguments.env, environment, arguments.op, stack);
+  stack.clear();  // no reference may outlive the call
+  environment.stack = std::move(stack);
   return result;
 }
 
 // call(operator, ...arguments), the hot path: raw Node-API, no look-up by name, no allocation but what the operator makes.
 napi_value call(napi_env env, napi_callback_info info) {
-  std::array<napi_value, kMaxArguments + 1> values;
-  size_t count = values.size();
+  std::array<napi_value, kUsualArguments + 1> usual;
+  std::vector<napi_value> all;
+  napi_value* values = usual.data();
+  size_t count = usual.size();
   void* data;
-  napi_get_cb_info(env, info, &count, values.data(), nullptr, &data);
+  napi_get_cb_info(env, info, &count, values, nullptr, &data);
   auto& environment = *static_cast<Environment*>(data);
+  if (count > usual.size()) {
+    all.resize(count);
+    values = all.data();
+    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  }
   uint32_t id = 0;
-  if (napi_get_value_uint32(env, values[0], &id) != napi_ok || id >= environment.operators.size()) {
+  if (count == 0 || napi_get_value_uint32(env, values[0], &id) != napi_ok || id >= environment.operators.size()) {
     throwTorchError(env, environment, "", ValueError("no operator has this number"));
     return nullptr;
   }
-  const auto& op = *environment.operators[id];
+  const Arguments arguments{env, environment, *environment.operators[id], count - 1, values + 1};
+  const auto& op = arguments.op;
   napi_value result = nullptr;
   try {
-    if (count - 1 > op.arguments.size()) {
-      throw ValueError("expected at most " + std::to_string(op.arguments.size()) + " arguments, received " + std::to_string(count - 1));
+    if (arguments.count > op.arguments.size()) {
+      throw ValueError("expected at most " + std::to_string(op.arguments.size()) + " arguments, received " +
+                       std::to_string(arguments.count));
     }
-    environment.stack.clear();
-    pushArguments(env, environment, op, count - 1, values.data() + 1);
-    op.handle.callBoxed(environment.stack);
-    result = popResults(env, environment, op);
+    result = op.direct ? fromTensor(env, environment, (*op.direct)(arguments)) : callBoxed(arguments);
   } catch (const std::exception& error) {
-    throwTorchError(env, environment, op.name, error,
-                    describeArguments(env, environment, op, std::min(count - 1, kMaxArguments), values.data() + 1));
+    const auto nameOfArgument = [&](size_t i) { return op.arguments[i].name; };
+    const size_t known = std::min(arguments.count, op.arguments.size());
+    const auto tensors = describeTensors(env, environment, known, arguments.values, nameOfArgument);
+    throwTorchError(env, environment, op.name, error, tensors);
   }
-  environment.stack.clear();  // no reference may outlive the call
   reportMemory(env, environment);
   return result;
 }
 
+std::unique_ptr<CompiledOperator> compile(const std::string& name, const std::string& overload) {
+  const auto fullName = nameOf(name, overload);
+  const auto handle = c10::Dispatcher::singleton().findSchema({name, overload});
+  if (!handle) throw ValueError("libtorch " TORCH_VERSION " has no such operator");
+  auto op = std::make_unique<CompiledOperator>(CompiledOperator{*handle, fullName, {}, planResults(handle->schema()), nullptr});
+  for (const auto& argument : handle->schema().arguments()) op->arguments.push_back(planArgument(argument));
+  op->direct = directCallOf(*op);
+  return op;
+}
+
 Napi::Value findOperator(const Napi::CallbackInfo& info) {
   auto& environment = environmentOf(info);
-  const std::string name = info[0].As<Napi::String>(), overload = info[1].As<Napi::String>();
-  const auto handle = c10::Dispatcher::singleton().findSchema({name, overload});
-  if (!handle) throw ValueError(nameOf(name, overload) + ": this libtorch has no such operator");
-  const auto& schema = handle->schema();
-  auto op = std::make_unique<CompiledOperator>(CompiledOperator{*handle, nameOf(name, overload), {}, aliasesOf(schema)});
-  for (const auto& argument : schema.arguments()) {
-    try {
-      op->arguments.push_back(planArgument(argument));
-    } catch (const ValueError& error) {
-      throw ValueError(op->name + ": " + error.what());
-    }
+  const auto name = stringAt(info, 0), overload = stringAt(info, 1);
+  std::unique_ptr<CompiledOperator> op;
+  try {
+    op = compile(name, overload);
+  } catch (const std::exception& error) {
+    throwTorchError(info.Env(), environment, nameOf(name, overload), error);
+    return {};
   }
-  if (op->arguments.size() > kMaxArguments) throw ValueError(op->name + ": more arguments than a call can carry");
   auto result = Napi::Object::New(info.Env());
   result.Set("id", static_cast<double>(environment.operators.size()));
-  result.Set("schema", toString(schema));
-  result.Set("returns", describeResults(info.Env(), schema, op->aliases));
+  result.Set("schema", toString(op->handle.schema()));
+  result.Set("returns", describeResults(info.Env(), op->handle.schema(), op->results));
   environment.operators.push_back(std::move(op));
   return result;
 }
@@ -168,8 +176,8 @@ Napi::Value listOperators(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void initOperators(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<findOperator>(env, exports, environment, "findOperator");
-  exportFunction<listOperators>(env, exports, environment, "listOperators");
+  exportFunction<"findOperator", findOperator>(env, exports, environment);
+  exportFunction<"listOperators", listOperators>(env, exports, environment);
   napi_value function;
   napi_create_function(env, "call", NAPI_AUTO_LENGTH, call, &environment, &function);
   exports.Set("call", Napi::Value(env, function));

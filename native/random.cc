@@ -4,6 +4,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/ops/empty.h>
 
 #include <cstring>
 #include <mutex>
@@ -13,8 +14,12 @@ namespace gmml {
 namespace {
 
 Napi::Value manualSeed(const Napi::CallbackInfo& info) {
-  bool lossless;
-  at::manual_seed(info[0].As<Napi::BigInt>().Uint64Value(&lossless));
+  uint64_t seed;
+  bool lossless = false;
+  if (napi_get_value_bigint_uint64(info.Env(), info[0], &seed, &lossless) != napi_ok || !lossless) {
+    refuseAt(info, 0, "a bigint from 0 to 2^64 - 1");
+  }
+  at::manual_seed(seed);
   return info.Env().Undefined();
 }
 
@@ -31,6 +36,7 @@ Napi::Value generatorState(const Napi::CallbackInfo& info) {
 
 Napi::Value setGeneratorState(const Napi::CallbackInfo& info) {
   auto generator = generatorOf(stringAt(info, 0));
+  if (!info[1].IsTypedArray()) refuseAt(info, 1, "a Uint8Array");
   const auto bytes = info[1].As<Napi::Uint8Array>();
   auto state = at::empty({static_cast<int64_t>(bytes.ByteLength())}, at::TensorOptions().dtype(at::kByte));
   std::memcpy(state.mutable_data_ptr(), bytes.Data(), bytes.ByteLength());
@@ -42,9 +48,9 @@ Napi::Value setGeneratorState(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<manualSeed>(env, exports, environment, "manualSeed");
-  exportFunction<generatorState>(env, exports, environment, "generatorState");
-  exportFunction<setGeneratorState>(env, exports, environment, "setGeneratorState");
+  exportFunction<"manualSeed", manualSeed>(env, exports, environment);
+  exportFunction<"generatorState", generatorState>(env, exports, environment);
+  exportFunction<"setGeneratorState", setGeneratorState>(env, exports, environment);
 }
 
 }  // namespace gmml

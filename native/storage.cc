@@ -3,8 +3,11 @@
 #include "exports.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/core/InferenceMode.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <cmath>
 #include <cstring>
 
 namespace gmml {
@@ -12,75 +15,101 @@ namespace gmml {
 namespace {
 
 std::vector<int64_t> sizesAt(const Napi::CallbackInfo& info, size_t index) {
-  const auto array = info[index].As<Napi::Array>();
-  std::vector<int64_t> sizes(array.Length());
-  for (uint32_t i = 0; i < sizes.size(); ++i) {
-    const double size = static_cast<Napi::Value>(array[i]).As<Napi::Number>().DoubleValue();
-    if (!(size >= 0) || size != std::floor(size) || size > 9007199254740992.0) {
-      throw ValueError("expected a shape of non-negative integers, received " + std::to_string(size));
+  const auto array = arrayAt(info, index);
+  std::vector<int64_t> sizes;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value element = array[i];
+    double size;
+    const bool number = napi_get_value_double(info.Env(), element, &size) == napi_ok;
+    if (!number || !(size >= 0 && size <= 9007199254740992.0) || size != std::floor(size)) {
+      throw ValueError("expected a shape of non-negative integers, received " + describeValue(info.Env(), element) + " in it");
     }
-    sizes[i] = static_cast<int64_t>(size);
+    sizes.push_back(static_cast<int64_t>(size));
   }
   return sizes;
 }
 
 Napi::Value fromBytes(const Napi::CallbackInfo& info) {
-  if (!info[0].IsTypedArray()) throw ValueError("expected a typed array, received " + describeValue(info.Env(), info[0]));
+  if (!info[0].IsTypedArray()) refuseAt(info, 0, "a typed array");
   // The pointer straight from Node-API: the array may lie in a SharedArrayBuffer, which Napi::ArrayBuffer is not.
   void* data = nullptr;
   napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, &data, nullptr, nullptr);
   const size_t bytes = info[0].As<Napi::TypedArray>().ByteLength();
   const auto type = dtypeFromName(stringAt(info, 1));
   const auto sizes = sizesAt(info, 2);
+  // As a double: a product of sizes may be beyond every integer.
   double needed = static_cast<double>(c10::elementSize(type));
   for (const auto size : sizes) needed *= static_cast<double>(size);
   if (needed != static_cast<double>(bytes)) {
-    throw ValueError("expected " + std::to_string(static_cast<int64_t>(needed)) + " bytes for this shape and dtype, received " +
-                     std::to_string(bytes));
+    throw ValueError("expected " + c10::str(needed) + " bytes for this shape and dtype, received " + std::to_string(bytes));
   }
   auto tensor = at::empty(sizes, at::TensorOptions().dtype(type));
-  if (bytes) std::memcpy(tensor.mutable_data_ptr(), data, bytes);
+  if (bytes && type == at::kBool) {
+    // Any byte is legal in JavaScript; in C++ a bool that is neither 0 nor 1 is undefined behaviour.
+    const auto* from = static_cast<const uint8_t*>(data);
+    std::transform(from, from + bytes, tensor.mutable_data_ptr<bool>(), [](uint8_t byte) { return byte != 0; });
+  } else if (bytes) {
+    std::memcpy(tensor.mutable_data_ptr(), data, bytes);
+  }
   return toHandle(info, std::move(tensor));
 }
 
-at::Tensor onCpu(const at::Tensor& tensor) {
-  auto plain = tensor.detach();
-  if (plain.is_conj()) plain = plain.resolve_conj();
-  if (plain.is_neg()) plain = plain.resolve_neg();
-  if (plain.layout() != at::kStrided) plain = plain.to_dense();
-  return plain.cpu().contiguous();
+Napi::Value byteLength(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  return Napi::Number::New(info.Env(), static_cast<double>(tensor.numel()) * static_cast<double>(tensor.element_size()));
 }
 
-Napi::Value copyOut(Napi::Env env, const at::Tensor& tensor) {
-  auto buffer = Napi::ArrayBuffer::New(env, tensor.nbytes());
-  if (tensor.nbytes()) std::memcpy(buffer.Data(), tensor.const_data_ptr(), tensor.nbytes());
+Napi::ArrayBuffer bufferAt(const Napi::CallbackInfo& info, size_t index, const at::Tensor& tensor) {
+  if (!info[index].IsArrayBuffer()) refuseAt(info, index, "an ArrayBuffer");
+  auto buffer = info[index].As<Napi::ArrayBuffer>();
+  if (static_cast<double>(buffer.ByteLength()) != static_cast<double>(tensor.numel()) * static_cast<double>(tensor.element_size())) {
+    throw ValueError("expected a buffer as long as the tensor, received one of " + std::to_string(buffer.ByteLength()) + " bytes");
+  }
   return buffer;
 }
 
-Napi::Value toBytes(const Napi::CallbackInfo& info) { return copyOut(info.Env(), onCpu(tensorAt(info, 0))); }
+// Row-major, whatever the layout, strides and device: what `copy_` sees through costs no copy of its own.
+void copyInto(void* data, const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return;
+  auto plain = tensor.detach();
+  if (plain.layout() != at::kStrided) plain = plain.to_dense();
+  at::from_blob(data, plain.sizes(), at::TensorOptions().dtype(plain.scalar_type())).copy_(plain);
+}
+
+Napi::Value toBytes(const Napi::CallbackInfo& info) {
+  const auto tensor = tensorAt(info, 0);
+  copyInto(bufferAt(info, 1, tensor).Data(), tensor);
+  return info.Env().Undefined();
+}
 
 // Waits for the device on a libuv worker, so that the event loop goes on.
 class Read : public Napi::AsyncWorker {
  public:
-  Read(const Napi::CallbackInfo& info, at::Tensor tensor)
-      : AsyncWorker(info.Env(), "gmml:read"), environment_(environmentOf(info)), deferred_(info.Env()), tensor_(std::move(tensor)) {}
+  // A copy on the device, in the order of its stream: what happens to the tensor afterwards is not seen.
+  Read(const Napi::CallbackInfo& info, const at::Tensor& tensor, Napi::ArrayBuffer buffer)
+      : AsyncWorker(info.Env(), "gmml:read"),
+        environment_(environmentOf(info)),
+        deferred_(info.Env()),
+        tensor_(tensor.detach().clone()),
+        stream_(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device())),
+        buffer_(Napi::Persistent(buffer)),
+        data_(buffer.Data()) {}
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
-  // Not an override of Napi's exception handling: a libtorch error must reach JavaScript as a TorchError.
   void Execute() override {
     try {
-      tensor_ = onCpu(tensor_);
+      const c10::StreamGuard guard(stream_);  // a thread's own stream would not wait for the copy
+      copyInto(data_, tensor_);
     } catch (const std::exception& error) {
       SetError(error.what());
     }
   }
 
-  void OnOK() override { deferred_.Resolve(copyOut(Env(), tensor_)); }
+  void OnOK() override { deferred_.Resolve(Env().Undefined()); }
 
   void OnError(const Napi::Error& error) override {
-    const Napi::HandleScope scope(Env());
-    throwTorchError(Env(), environment_, "", std::runtime_error(error.Message()));
+    throwTorchError(Env(), environment_, "toBytesAsync", std::runtime_error(error.Message()), describeTensor(tensor_));
     deferred_.Reject(Env().GetAndClearPendingException().Value());
   }
 
@@ -88,10 +117,22 @@ class Read : public Napi::AsyncWorker {
   Environment& environment_;
   Napi::Promise::Deferred deferred_;
   at::Tensor tensor_;
+  c10::Stream stream_;
+  Napi::Reference<Napi::ArrayBuffer> buffer_;
+  void* data_;
 };
 
 Napi::Value toBytesAsync(const Napi::CallbackInfo& info) {
-  auto* read = new Read(info, tensorAt(info, 0).detach());
+  const auto tensor = tensorAt(info, 0);
+  auto buffer = bufferAt(info, 1, tensor);
+  if (tensor.is_cpu()) {
+    // Nothing to wait for, and a worker would race with what is done to the tensor next.
+    copyInto(buffer.Data(), tensor);
+    const auto deferred = Napi::Promise::Deferred::New(info.Env());
+    deferred.Resolve(info.Env().Undefined());
+    return deferred.Promise();
+  }
+  auto* read = new Read(info, tensor, buffer);
   const auto promise = read->promise();
   read->Queue();
   return promise;
@@ -102,10 +143,11 @@ Napi::Value item(const Napi::CallbackInfo& info) { return Napi::Value(info.Env()
 }  // namespace
 
 void initStorage(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<fromBytes>(env, exports, environment, "fromBytes");
-  exportFunction<toBytes>(env, exports, environment, "toBytes");
-  exportFunction<toBytesAsync>(env, exports, environment, "toBytesAsync");
-  exportFunction<item>(env, exports, environment, "item");
+  exportFunction<"fromBytes", fromBytes>(env, exports, environment);
+  exportFunction<"byteLength", byteLength>(env, exports, environment);
+  exportFunction<"toBytes", toBytes>(env, exports, environment);
+  exportFunction<"toBytesAsync", toBytesAsync>(env, exports, environment);
+  exportFunction<"item", item>(env, exports, environment);
 }
 
 }  // namespace gmml

@@ -8,13 +8,15 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/version.h>
 
+#include <cmath>
+
 namespace gmml {
 
 namespace {
 
 Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
   const double count = numberAt(info, 0);
-  if (!(count >= 1 && count <= 4096)) throw ValueError("expected 1 to 4096 threads, received " + std::to_string(count));
+  if (!(count >= 1 && count <= 4096) || count != std::floor(count)) refuseAt(info, 0, "1 to 4096 threads");
   at::set_num_threads(static_cast<int>(count));
   return info.Env().Undefined();
 }
@@ -39,7 +41,12 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
   result.Set("torch", TORCH_VERSION);
   result.Set("napi", static_cast<double>(NAPI_VERSION));
   result.Set("compiler", "g++ " __VERSION__);
-  result.Set("cuda", at::hasCUDA());
+  // Of the libtorch that this was built for: at::hasCUDA() is false where only the GPU is missing.
+#ifdef GMML_CUDA
+  result.Set("cuda", true);
+#else
+  result.Set("cuda", false);
+#endif
   result.Set("configuration", at::show_config());
   return result;
 }
@@ -47,11 +54,11 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<setNumThreads>(env, exports, environment, "setNumThreads");
-  exportFunction<numThreads>(env, exports, environment, "numThreads");
-  exportFunction<cudaDeviceCount>(env, exports, environment, "cudaDeviceCount");
-  exportFunction<synchronize>(env, exports, environment, "synchronize");
-  exportFunction<buildInfo>(env, exports, environment, "buildInfo");
+  exportFunction<"setNumThreads", setNumThreads>(env, exports, environment);
+  exportFunction<"numThreads", numThreads>(env, exports, environment);
+  exportFunction<"cudaDeviceCount", cudaDeviceCount>(env, exports, environment);
+  exportFunction<"synchronize", synchronize>(env, exports, environment);
+  exportFunction<"buildInfo", buildInfo>(env, exports, environment);
 }
 
 }  // namespace gmml

@@ -2,6 +2,8 @@
 #include "arguments.h"
 #include "exports.h"
 
+#include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 namespace gmml {
@@ -32,10 +34,16 @@ Napi::Value scopeBegin(const Napi::CallbackInfo& info) {
 
 Napi::Value scopeEnd(const Napi::CallbackInfo& info) {
   auto& environment = environmentOf(info);
-  const auto array = info[1].As<Napi::Array>();
-  std::vector<Handle> survivors(array.Length());
-  for (uint32_t i = 0; i < survivors.size(); ++i) survivors[i] = static_cast<Napi::Value>(array[i]).As<Napi::Number>().DoubleValue();
-  const auto depth = environment.tensors.endScope(static_cast<size_t>(numberAt(info, 0)), survivors);
+  const auto array = arrayAt(info, 1);
+  std::vector<Handle> survivors;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value element = array[i];
+    if (!element.IsNumber()) refuseAt(info, 1, "an array of Tensors");
+    survivors.push_back(element.As<Napi::Number>().DoubleValue());
+  }
+  const double given = numberAt(info, 0);
+  if (!(given >= 1 && given <= static_cast<double>(environment.tensors.scopeDepth()))) throw HandleError("the scope has already ended");
+  const auto depth = environment.tensors.endScope(static_cast<size_t>(given), survivors);
   reportMemory(info.Env(), environment);
   return Napi::Number::New(info.Env(), static_cast<double>(depth));
 }
@@ -73,17 +81,17 @@ Napi::Value isContiguous(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void initTensors(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<dispose>(env, exports, environment, "dispose");
-  exportFunction<isLive>(env, exports, environment, "isLive");
-  exportFunction<keep>(env, exports, environment, "keep");
-  exportFunction<scopeBegin>(env, exports, environment, "scopeBegin");
-  exportFunction<scopeEnd>(env, exports, environment, "scopeEnd");
-  exportFunction<memory>(env, exports, environment, "memory");
-  exportFunction<shape>(env, exports, environment, "shape");
-  exportFunction<strides>(env, exports, environment, "strides");
-  exportFunction<dtype>(env, exports, environment, "dtype");
-  exportFunction<device>(env, exports, environment, "device");
-  exportFunction<isContiguous>(env, exports, environment, "isContiguous");
+  exportFunction<"dispose", dispose>(env, exports, environment);
+  exportFunction<"isLive", isLive>(env, exports, environment);
+  exportFunction<"keep", keep>(env, exports, environment);
+  exportFunction<"scopeBegin", scopeBegin>(env, exports, environment);
+  exportFunction<"scopeEnd", scopeEnd>(env, exports, environment);
+  exportFunction<"memory", memory>(env, exports, environment);
+  exportFunction<"shape", shape>(env, exports, environment);
+  exportFunction<"strides", strides>(env, exports, environment);
+  exportFunction<"dtype", dtype>(env, exports, environment);
+  exportFunction<"device", device>(env, exports, environment);
+  exportFunction<"isContiguous", isContiguous>(env, exports, environment);
 }
 
 }  // namespace gmml

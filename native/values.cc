@@ -72,10 +72,12 @@ double toNumber(napi_env env, napi_value value, const char* what) {
   return number;
 }
 
+bool isExactInteger(double number) { return std::fabs(number) <= kMaxExactInteger && number == std::floor(number); }
+
 int64_t toInt(napi_env env, napi_value value) {
   double number;
   if (napi_get_value_double(env, value, &number) == napi_ok) {
-    if (number == std::floor(number) && std::fabs(number) <= kMaxExactInteger) return static_cast<int64_t>(number);
+    if (isExactInteger(number)) return static_cast<int64_t>(number);
     refuse(env, "an integer", value);
   }
   int64_t integer;
@@ -104,12 +106,16 @@ at::Scalar toScalar(napi_env env, napi_value value) {
       double number;
       napi_get_value_double(env, value, &number);
       // JavaScript does not tell 2 from 2.0: whole numbers count as integers, so integer tensors stay integer. -0 has no integer.
-      if (number == std::floor(number) && std::fabs(number) <= kMaxExactInteger && !(number == 0 && std::signbit(number))) {
-        return at::Scalar(static_cast<int64_t>(number));
-      }
+      if (isExactInteger(number) && !(number == 0 && std::signbit(number))) return at::Scalar(static_cast<int64_t>(number));
       return at::Scalar(number);
     }
-    case napi_bigint: return at::Scalar(toInt(env, value));
+    case napi_bigint: {
+      uint64_t number;
+      bool lossless;
+      // What only uint64 holds; all else is int64.
+      if (napi_get_value_bigint_uint64(env, value, &number, &lossless) == napi_ok && lossless && number >> 63) return at::Scalar(number);
+      return at::Scalar(toInt(env, value));
+    }
     case napi_boolean: return at::Scalar(toBool(env, value));
     case napi_object: {
       napi_value re, im;
@@ -130,40 +136,38 @@ Handle toHandle(napi_env env, napi_value value, const char* what) {
   return handle;
 }
 
-uint32_t arrayLength(napi_env env, napi_value value, const char* what) {
+// Visits the elements of a JavaScript array, or a single value as often as the schema's size of the list says.
+template <typename Visit>
+void eachElement(napi_env env, const ArgumentPlan& plan, napi_value value, const char* what, Visit visit) {
   bool isArray = false;
   napi_is_array(env, value, &isArray);
-  if (!isArray) refuse(env, what, value);
-  uint32_t length;
+  if (!isArray) {
+    if (plan.fixedSize == 0) refuse(env, what, value);
+    for (int i = 0; i < plan.fixedSize; ++i) visit(value);
+    return;
+  }
+  uint32_t length = 0;
   napi_get_array_length(env, value, &length);
-  return length;
+  for (uint32_t i = 0; i < length; ++i) {
+    napi_value element;
+    if (napi_get_element(env, value, i, &element) != napi_ok) throw ValueError("an element cannot be read");  // its getter threw
+    visit(element);
+  }
 }
 
-// Reads a JavaScript array, or a single value where the schema gives the list a size.
 template <typename Element, typename Read>
 c10::List<Element> toList(napi_env env, const ArgumentPlan& plan, napi_value value, const char* what, Read read) {
   c10::List<Element> list;
-  if (plan.fixedSize > 0) {
-    bool isArray = false;
-    napi_is_array(env, value, &isArray);
-    if (!isArray) {
-      const Element element = read(value);
-      for (int i = 0; i < plan.fixedSize; ++i) list.push_back(element);
-      return list;
-    }
-  }
-  const uint32_t length = arrayLength(env, value, what);
-  list.reserve(length);
-  for (uint32_t i = 0; i < length; ++i) {
-    napi_value element;
-    napi_get_element(env, value, i, &element);
-    list.push_back(read(element));
-  }
+  eachElement(env, plan, value, what, [&](napi_value element) { list.push_back(read(element)); });
   return list;
 }
 
+at::Tensor tensorOf(napi_env env, Environment& environment, napi_value value) {
+  return environment.tensors.get(toHandle(env, value, "a Tensor"));
+}
+
 c10::IValue convert(napi_env env, Environment& environment, const ArgumentPlan& plan, napi_value value) {
-  const auto tensor = [&](napi_value element) { return environment.tensors.get(toHandle(env, element, "a Tensor")); };
+  const auto tensor = [&](napi_value element) { return tensorOf(env, environment, element); };
   switch (plan.kind) {
     case Kind::Tensor: return tensor(value);
     case Kind::Generator: return environment.generators.get(toHandle(env, value, "a Generator"));
@@ -186,7 +190,8 @@ c10::IValue convert(napi_env env, Environment& environment, const ArgumentPlan& 
     case Kind::IntList:
       return toList<int64_t>(env, plan, value, "an array of integers", [&](napi_value element) { return toInt(env, element); });
     case Kind::FloatList:
-      return toList<double>(env, plan, value, "an array of numbers", [&](napi_value element) { return toNumber(env, element, "a number"); });
+      return toList<double>(env, plan, value, "an array of numbers",
+                            [&](napi_value element) { return toNumber(env, element, "a number"); });
     case Kind::BoolList:
       return toList<bool>(env, plan, value, "an array of booleans", [&](napi_value element) { return toBool(env, element); });
     case Kind::ScalarList:
@@ -233,19 +238,12 @@ std::optional<Kind> kindOf(const c10::Type& type) {
   }
 }
 
-template <typename List, typename Convert>
-napi_value fromList(napi_env env, const List& list, Convert convertElement) {
-  napi_value array;
-  napi_create_array_with_length(env, list.size(), &array);
-  for (uint32_t i = 0; i < list.size(); ++i) napi_set_element(env, array, i, convertElement(list.get(i)));
-  return array;
-}
-
 }  // namespace
 
 ArgumentPlan planArgument(const c10::Argument& argument) {
   // real_type() keeps what type() erases: ScalarType, Layout and SymInt all look like int there.
   auto type = argument.real_type();
+  const auto text = type->str();
   bool optional = false;
   if (type->kind() == c10::TypeKind::OptionalType) {
     type = type->castRaw<c10::OptionalType>()->getElementType();
@@ -255,18 +253,54 @@ ArgumentPlan planArgument(const c10::Argument& argument) {
   if (!kind) {
     throw ValueError("argument '" + argument.name() + "' is of type " + type->str() + ", which cannot be given from JavaScript");
   }
-  ArgumentPlan plan{argument.name(), *kind, optional, argument.N().value_or(0), std::nullopt};
+  ArgumentPlan plan{argument.name(), text, *kind, optional, argument.N().value_or(0), std::nullopt};
   if (argument.default_value()) plan.fallback = *argument.default_value();
   return plan;
 }
 
+namespace {
+
+// Says which argument it was that could not be read.
+template <typename Read>
+auto named(const ArgumentPlan& plan, Read read) {
+  try {
+    return read();
+  } catch (const HandleError& error) {
+    throw HandleError("argument '" + plan.name + "': " + error.what());
+  } catch (const ValueError& error) {
+    throw ValueError("argument '" + plan.name + "': " + error.what());
+  } catch (const c10::Error& error) {  // a device that libtorch cannot read
+    throw ValueError("argument '" + plan.name + "': " + error.what_without_backtrace());
+  }
+}
+
+}  // namespace
+
 c10::IValue toIValue(napi_env env, Environment& environment, const ArgumentPlan& plan, napi_value value) {
-  // A required tensor is by far the most frequent argument: read at once, without asking for the type first.
-  if (plan.kind == Kind::Tensor && !plan.optional && !plan.fallback) return convert(env, environment, plan, value);
   const auto type = typeOf(env, value);
   if (type == napi_undefined && plan.fallback) return *plan.fallback;
   if ((type == napi_null || type == napi_undefined) && plan.optional) return c10::IValue();
-  return convert(env, environment, plan, value);
+  return named(plan, [&] { return convert(env, environment, plan, value); });
+}
+
+at::Tensor toTensor(napi_env env, Environment& environment, const ArgumentPlan& plan, napi_value value) {
+  return named(plan, [&] { return tensorOf(env, environment, value); });
+}
+
+c10::SmallVector<at::Tensor, 4> toTensors(napi_env env, Environment& environment, const ArgumentPlan& plan, napi_value value) {
+  c10::SmallVector<at::Tensor, 4> tensors;
+  named(plan, [&] {
+    const auto push = [&](napi_value element) { tensors.push_back(tensorOf(env, environment, element)); };
+    eachElement(env, plan, value, "an array of Tensors", push);
+  });
+  return tensors;
+}
+
+c10::SmallVector<c10::SymInt, 6> toSizes(napi_env env, Environment&, const ArgumentPlan& plan, napi_value value) {
+  c10::SmallVector<c10::SymInt, 6> sizes;
+  const auto push = [&](napi_value element) { sizes.emplace_back(toInt(env, element)); };
+  named(plan, [&] { eachElement(env, plan, value, "an array of integers", push); });
+  return sizes;
 }
 
 napi_value fromInt(napi_env env, int64_t value) {
@@ -313,29 +347,31 @@ napi_value fromScalar(napi_env env, const at::Scalar& value) {
   return result;
 }
 
-napi_value fromIValue(napi_env env, Environment& environment, c10::IValue&& value) {
+napi_value fromTensor(napi_env env, Environment& environment, at::Tensor&& tensor) {
   napi_value result;
-  napi_get_null(env, &result);
-  const auto tensor = [&](at::Tensor&& element) {
-    // Operators return an undefined tensor where Python has None.
-    if (element.defined()) napi_create_double(env, environment.tensors.insert(std::move(element)), &result);
-    return result;
-  };
-  if (value.isTensor()) return tensor(std::move(value).toTensor());
-  if (value.isNone()) return result;
+  // Operators return an undefined tensor where Python has None.
+  if (tensor.defined()) {
+    napi_create_double(env, environment.tensors.insert(std::move(tensor)), &result);
+  } else {
+    napi_get_null(env, &result);
+  }
+  return result;
+}
+
+napi_value fromIValue(napi_env env, Environment& environment, c10::IValue&& value) {
+  if (value.isTensor()) return fromTensor(env, environment, std::move(value).toTensor());
+  if (value.isNone()) return fromTensor(env, environment, at::Tensor());
   if (value.isInt()) return fromInt(env, value.toInt());
   if (value.isSymInt()) return fromInt(env, value.toSymInt().guard_int(__FILE__, __LINE__));
-  if (value.isBool() || value.isDouble() || value.isComplexDouble()) return fromScalar(env, value.toScalar());
+  if (value.isScalar()) return fromScalar(env, value.toScalar());
   if (value.isString()) return fromString(env, value.toStringRef());
   if (value.isDevice()) return fromString(env, value.toDevice().str());
-  if (value.isTensorList()) {
-    return fromList(env, value.toTensorList(), [&](at::Tensor element) {
-      napi_get_null(env, &result);
-      return tensor(std::move(element));
-    });
-  }
   if (value.isList()) {
-    return fromList(env, value.toList(), [&](c10::IValue element) { return fromIValue(env, environment, std::move(element)); });
+    const auto list = value.toList();
+    napi_value array;
+    napi_create_array_with_length(env, list.size(), &array);
+    for (uint32_t i = 0; i < list.size(); ++i) napi_set_element(env, array, i, fromIValue(env, environment, c10::IValue(list.get(i))));
+    return array;
   }
   throw ValueError("a result of type " + value.tagKind() + " cannot be given to JavaScript");
 }

@@ -18,7 +18,8 @@ export function describe(value: unknown): string {
     const text = inspect(value, { depth: 2, breakLength: Infinity, maxArrayLength: 8 })
     return text.length > 80 ? `array of length ${value.length}` : text
   }
-  const constructor = (value as object).constructor?.name ?? 'object'
+  // An object without a prototype has no constructor.
+  const constructor = (value.constructor as { readonly name: string } | undefined)?.name ?? 'object'
   return constructor === 'Object' ? inspect(value, { depth: 0, breakLength: Infinity }) : constructor
 }
 

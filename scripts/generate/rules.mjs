@@ -52,8 +52,6 @@ export function skipped(schema) {
   const rule = exclusions.find(({ pattern }) => pattern.test(family))
   if (rule) return rule.why
   if (schema.args.some((arg) => arg.keywordOnly && arg.type.written)) return 'out= overload'
-  // The dispatcher gives a dtype result as PyTorch's internal number, which means nothing to a user.
-  if (schema.returns.some(({ type }) => type.base === 'ScalarType')) return 'result is a dtype'
   const foreign = [...schema.args, ...schema.returns].find(({ type }) => !kinds.has(type.base))
   return foreign ? `kind ${foreign.type.base}` : null
 }

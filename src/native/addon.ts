@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 import { TorchError } from './errors.js'
@@ -38,10 +39,12 @@ export interface Addon {
   isContiguous(handle: Handle): boolean
   /** Copies `bytes` into a new CPU tensor. */
   fromBytes(bytes: ArrayBufferView, dtype: string, shape: readonly number[]): Handle
-  /** A copy of the elements in row-major order, whatever the layout and device. */
-  toBytes(handle: Handle): ArrayBuffer
-  /** As `toBytes`, waiting on a libuv worker. */
-  toBytesAsync(handle: Handle): Promise<ArrayBuffer>
+  /** Bytes of all elements; an expanded tensor has more than its memory. */
+  byteLength(handle: Handle): number
+  /** Copies the elements into `buffer`, of `byteLength` bytes, in row-major order, whatever the layout and device. */
+  toBytes(handle: Handle, buffer: ArrayBuffer): void
+  /** As `toBytes`, waiting for a device on a libuv worker. What is done to the tensor after the call is not seen. */
+  toBytesAsync(handle: Handle, buffer: ArrayBuffer): Promise<void>
   item(handle: Handle): number | bigint | boolean
 
   backward(outputs: readonly Handle[], gradients: readonly (Handle | null)[] | null, retainGraph: boolean, createGraph: boolean): void
@@ -81,7 +84,7 @@ const require = createRequire(import.meta.url)
 export function addonPaths(): string[] {
   const built = ['../../build-cmake/Release/gmml.node', '../../build/Release/gmml.node']
   const chosen = process.env['GMML_ADDON']
-  return [...(chosen ? [chosen] : []), ...built.map((path) => fileURLToPath(new URL(path, import.meta.url)))]
+  return [...(chosen ? [resolve(chosen)] : []), ...built.map((path) => fileURLToPath(new URL(path, import.meta.url)))]
 }
 
 /** The addon that is loaded: the first of {@link addonPaths} that exists. */

@@ -1,11 +1,19 @@
 import { expected } from '../errors.js'
-import { addon } from './addon.js'
-import { handleOf, refusePromise, requireHandle, wrap, type TensorHandle } from './tensor-handle.js'
+import { addon, type Handle } from './addon.js'
+import { handleOf, refusePromise, requireFunction, requireHandle, wrap, type TensorHandle } from './tensor-handle.js'
 
 type Gradients = readonly (TensorHandle | null)[] | undefined
 
-const toHandles = (tensors: readonly TensorHandle[], name: string) => tensors.map((tensor, i) => requireHandle(tensor, `${name}[${i}]`))
-const toOptionalHandles = (tensors: Gradients) => tensors?.map((tensor) => (tensor === null ? null : handleOf(tensor))) ?? null
+function toHandles(tensors: readonly TensorHandle[], name: string): Handle[] {
+  if (!Array.isArray(tensors) || tensors.length === 0) throw expected('one or more Tensors', name, tensors)
+  return tensors.map((tensor: TensorHandle, i) => requireHandle(tensor, `${name}[${i}]`))
+}
+
+function toGradients(tensors: Gradients): (Handle | null)[] | null {
+  if (tensors === undefined) return null
+  if (!Array.isArray(tensors)) throw expected('an array of Tensors', 'the gradients', tensors)
+  return tensors.map((tensor: TensorHandle | null, i) => (tensor === null ? null : requireHandle(tensor, `gradients[${i}]`)))
+}
 
 export interface GradOptions {
   /** Keep the graph for a second pass. Default: the value of `createGraph`. */
@@ -19,7 +27,7 @@ export interface GradOptions {
 /** Accumulates gradients into the leaves that `outputs` depend on. PyTorch: `torch.autograd.backward`. */
 export function backward(outputs: readonly TensorHandle[], gradients?: Gradients, options: GradOptions = {}): void {
   const { createGraph = false, retainGraph = createGraph } = options
-  addon.backward(toHandles(outputs, 'outputs'), toOptionalHandles(gradients), retainGraph, createGraph)
+  addon.backward(toHandles(outputs, 'outputs'), toGradients(gradients), retainGraph, createGraph)
 }
 
 /** Gradients of `outputs` with respect to `inputs`, without touching `.grad`. PyTorch: `torch.autograd.grad`. */
@@ -28,7 +36,7 @@ export function gradientsOf(
 ): (TensorHandle | null)[] {
   const { createGraph = false, retainGraph = createGraph, allowUnused = false } = options
   const handles = addon.grad(
-    toHandles(outputs, 'outputs'), toHandles(inputs, 'inputs'), toOptionalHandles(gradients), retainGraph, createGraph, allowUnused
+    toHandles(outputs, 'outputs'), toHandles(inputs, 'inputs'), toGradients(gradients), retainGraph, createGraph, allowUnused
   )
   return handles.map((handle) => (handle === null ? null : wrap(handle)))
 }
@@ -62,6 +70,7 @@ export const isGradEnabled = (): boolean => addon.gradMode()
 
 /** Runs `callback` with gradient recording on or off. */
 export function withGradMode<T>(enabled: boolean, name: string, callback: () => T): T {
+  requireFunction(callback, `the callback of ${name}()`)
   const before = addon.setGradMode(enabled)
   try {
     const result = callback()
@@ -77,7 +86,7 @@ export function withGradMode<T>(enabled: boolean, name: string, callback: () => 
  * false autocast is off inside. PyTorch: `torch.autocast`.
  */
 export function withAutocast<T>(deviceType: string, dtype: string, enabled: boolean, callback: () => T): T {
-  if (typeof callback !== 'function') throw expected('a function', 'the callback of autocast()', callback)
+  requireFunction(callback, 'the callback of autocast()')
   const before = addon.autocast(deviceType)
   addon.enterAutocast(deviceType, enabled, dtype)
   try {

@@ -8,8 +8,6 @@ export class Operator {
   #info: OperatorInfo | undefined
   /** The results are new single tensors: the most frequent case, decided once. */
   single = false
-  /** Some results are the arguments themselves (in-place and out= operators). */
-  aliased = false
 
   constructor(readonly name: string, readonly overload: string) {}
 
@@ -19,7 +17,6 @@ export class Operator {
     const info = addon.findOperator(this.name, this.overload)
     this.#info = info
     this.single = info.returns.length === 1 && info.returns[0] === 'tensor'
-    this.aliased = info.returns.some((result) => typeof result === 'number')
     this.id = info.id
     return info
   }
@@ -29,14 +26,28 @@ export function operator(name: string, overload = ''): Operator {
   return new Operator(name, overload)
 }
 
-function unwrap(value: object): unknown {
+// What the addon takes for a value: handles for tensors, also in lists.
+function unwrap(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value
   if (value instanceof TensorHandle) return handleOf(value)
-  if (value instanceof GeneratorHandle) return value.handle
-  // Handles in a list. A new array, since the caller's is not ours to change.
-  if (Array.isArray(value) && value.some((element) => element instanceof TensorHandle)) {
-    return value.map((element: unknown) => (element instanceof TensorHandle ? handleOf(element) : element))
+  if (Array.isArray(value)) return unwrapList(value)
+  return value instanceof GeneratorHandle ? value.handle : value
+}
+
+function unwrapList(list: readonly unknown[]): readonly unknown[] {
+  for (const element of list) {
+    // A new array, since the caller's is not ours to change.
+    if (typeof element === 'object' && element !== null) return unwrapAll(list)
+    // A list of tensors may begin with null. All else is a list of numbers, as it is.
+    if (element !== null) return list
   }
-  return value
+  return list
+}
+
+function unwrapAll(values: readonly unknown[]): unknown[] {
+  const unwrapped = new Array<unknown>(values.length)
+  for (let i = 0; i < values.length; i++) unwrapped[i] = unwrap(values[i])
+  return unwrapped
 }
 
 /** A random number generator of its own state, in the native table. */
@@ -61,15 +72,26 @@ function wrapResult(kind: OperatorInfo['returns'][number], value: unknown, args:
  */
 export function call<R>(op: Operator, ...args: unknown[]): R {
   if (op.id < 0) void op.info
-  const given = op.aliased ? args.slice() : args
-  for (let i = 0; i < args.length; i++) {
-    const value = args[i]
-    if (typeof value === 'object' && value !== null) args[i] = unwrap(value)
-  }
-  const result = addon.call(op.id, ...args)
+  const result = invoke(op.id, args)
   if (op.single) return (result === null ? null : wrap(result as Handle)) as R
   const { returns } = op.info
   if (returns.length === 0) return undefined as R
-  if (returns.length === 1) return wrapResult(returns[0]!, result, given) as R
-  return returns.map((kind, i) => wrapResult(kind, (result as unknown[])[i], given)) as R
+  if (returns.length === 1) return wrapResult(returns[0]!, result, args) as R
+  return returns.map((kind, i) => wrapResult(kind, (result as unknown[])[i], args)) as R
+}
+
+// Up to four arguments one by one: the engine then makes no array of them, here or in call().
+function invoke(id: number, args: readonly unknown[]): unknown {
+  switch (args.length) {
+    case 1:
+      return addon.call(id, unwrap(args[0]))
+    case 2:
+      return addon.call(id, unwrap(args[0]), unwrap(args[1]))
+    case 3:
+      return addon.call(id, unwrap(args[0]), unwrap(args[1]), unwrap(args[2]))
+    case 4:
+      return addon.call(id, unwrap(args[0]), unwrap(args[1]), unwrap(args[2]), unwrap(args[3]))
+    default:
+      return addon.call(id, ...unwrapAll(args))
+  }
 }

@@ -78,22 +78,38 @@ export function release(tensor: TensorHandle): Handle {
 
 /** Takes a tensor out of every scope: it lives until it is disposed of or collected. Returns it. */
 export function keep<T extends TensorHandle>(tensor: T): T {
-  addon.keep(handleOf(tensor))
+  addon.keep(requireHandle(tensor, 'the argument of keep()'))
   register(tensor)
   return tensor
 }
 
-// What a scope returns may be a tensor or hold some: in arrays, plain objects, maps and sets.
-function collect(value: unknown, found: TensorHandle[]): void {
+// What a scope returns may be a tensor or hold some: in arrays, plain objects, maps and sets, which may hold themselves.
+function collect(value: unknown, found: TensorHandle[], seen?: Set<object>): void {
   if (typeof value !== 'object' || value === null) return
-  if (value instanceof TensorHandle) found.push(value)
-  else if (Array.isArray(value)) for (const element of value) collect(element, found)
-  else if (value instanceof Map || value instanceof Set) for (const element of value.values()) collect(element, found)
-  else if (Object.getPrototypeOf(value) === Object.prototype) for (const element of Object.values(value)) collect(element, found)
+  if (value instanceof TensorHandle) {
+    found.push(value)
+    return
+  }
+  const elements = elementsOf(value)
+  if (!elements || seen?.has(value)) return
+  const known = (seen ?? new Set()).add(value)
+  for (const element of elements) collect(element, found, known)
+}
+
+function elementsOf(value: object): Iterable<unknown> | undefined {
+  if (Array.isArray(value)) return value as unknown[]
+  if (value instanceof Map || value instanceof Set) return value.values()
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === Object.prototype || prototype === null ? Object.values(value) : undefined
 }
 
 /** A callback that must not be asynchronous: a scope cannot follow it across an `await`. */
 export type Synchronous<T> = T extends PromiseLike<unknown> ? never : unknown
+
+/** Throws unless `callback` can be called. */
+export function requireFunction(callback: unknown, name: string): void {
+  if (typeof callback !== 'function') throw expected('a function', name, callback)
+}
 
 /** Throws if a synchronous region was given an async function, and keeps that function's failure from going unhandled. */
 export function refusePromise(result: unknown, name: string): void {
@@ -109,6 +125,7 @@ export function refusePromise(result: unknown, name: string): void {
  * @throws InputError if the callback is async.
  */
 export function scope<T>(callback: (() => T) & (() => Synchronous<T>)): T {
+  requireFunction(callback, 'the callback of scope()')
   const own = addon.scopeBegin()
   depth = own
   const survivors: TensorHandle[] = []

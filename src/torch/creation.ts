@@ -2,7 +2,7 @@ import { expected } from '../errors.js'
 import { fromBytes } from '../native/storage.js'
 import { withGrad } from './dispatch.js'
 import type { Tensor } from './tensor.js'
-import { arrayTypes, isDType, type Complex, type DType, type Device, type Shape, type TypedArray } from './types.js'
+import { arrayTypes, requireDType, requireDevice, type Complex, type DType, type Device, type Shape, type TypedArray } from './types.js'
 
 export interface CreationOptions {
   readonly dtype?: DType
@@ -12,6 +12,12 @@ export interface CreationOptions {
 
 /** Numbers nested to any depth. */
 export type NestedArray = number | bigint | boolean | Complex | readonly NestedArray[]
+
+function check(options: CreationOptions): void {
+  if (typeof options !== 'object' || options === null) throw expected('an object', 'options', options)
+  if (options.dtype !== undefined) requireDType(options.dtype)
+  if (options.device !== undefined) requireDevice(options.device)
+}
 
 function finish(tensor: Tensor, options: CreationOptions): Tensor {
   const { dtype, device, requiresGrad } = options
@@ -40,20 +46,25 @@ function dtypeOf(array: ArrayBufferView): DType {
  */
 export function fromTypedArray(array: TypedArray | Uint8ClampedArray, shape?: Shape, options: CreationOptions = {}): Tensor {
   if (!ArrayBuffer.isView(array) || array instanceof DataView) throw expected('a typed array', 'data', array)
-  if (options.dtype !== undefined && !isDType(options.dtype)) throw expected('a dtype', 'dtype', options.dtype)
+  check(options)
   const asIs = options.dtype && array instanceof arrayTypes[options.dtype] ? options.dtype : dtypeOf(array)
   const length = asIs.startsWith('complex') ? array.length / 2 : array.length
-  const sizes = shape ?? [length]
-  if (sizes.reduce((product, size) => product * size, 1) !== length) {
-    throw expected(`a shape for ${length} elements`, 'shape', `[${sizes.join(', ')}]`)
+  const sizes = shape === undefined ? [length] : shape
+  const legal = Array.isArray(sizes) && sizes.every((size) => Number.isSafeInteger(size) && size >= 0)
+  if (!legal || sizes.reduce((product, size) => product * size, 1) !== length) {
+    throw expected(`a shape for ${length} elements`, 'shape', sizes)
   }
-  return finish(fromBytes(array, asIs, sizes) as Tensor, { ...options, ...(options.dtype && { dtype: options.dtype }) })
+  return finish(fromBytes(array, asIs, sizes) as Tensor, options)
 }
+
+// As in NumPy and libtorch. An array that holds itself has no end.
+const MAX_DIMENSIONS = 64
 
 function shapeOf(data: NestedArray): number[] {
   const shape: number[] = []
   for (let level: NestedArray | undefined = data; Array.isArray(level); level = (level as readonly NestedArray[])[0]) {
     shape.push((level as readonly NestedArray[]).length)
+    if (shape.length > MAX_DIMENSIONS) throw expected(`at most ${MAX_DIMENSIONS} dimensions`, 'data', 'deeper nesting')
   }
   return shape
 }
@@ -72,6 +83,15 @@ function flatten(data: NestedArray, shape: readonly number[], depth: number, lea
   }
 }
 
+function toBigInt(leaf: number | bigint | boolean, dtype: DType): bigint {
+  if (typeof leaf === 'number' && !Number.isInteger(leaf)) throw expected('integers', 'data', leaf)
+  const integer = BigInt(leaf)
+  // A typed array would wrap it around.
+  const wrapped = dtype === 'int64' ? BigInt.asIntN(64, integer) : BigInt.asUintN(64, integer)
+  if (wrapped !== integer) throw expected(`integers of ${dtype}`, 'data', leaf)
+  return integer
+}
+
 const isComplex = (value: unknown): value is Complex => typeof value === 'object' && value !== null && 're' in value && 'im' in value
 
 /**
@@ -82,6 +102,7 @@ const isComplex = (value: unknown): value is Complex => typeof value === 'object
  */
 export function tensor(data: NestedArray | TypedArray, options: CreationOptions = {}): Tensor {
   if (ArrayBuffer.isView(data)) return fromTypedArray(data, undefined, options)
+  check(options)
   const shape = shapeOf(data)
   const leaves: (number | bigint | boolean | Complex)[] = []
   flatten(data, shape, 0, leaves)
@@ -95,10 +116,9 @@ export function tensor(data: NestedArray | TypedArray, options: CreationOptions 
   if (leaves.some(isComplex)) {
     dtype = wide ? 'complex128' : 'complex64'
     values = new arrayTypes[dtype](leaves.flatMap((leaf) => (isComplex(leaf) ? [leaf.re, leaf.im] : [Number(leaf), 0])))
-  } else if (leaves.some((leaf) => typeof leaf === 'bigint') || options.dtype === 'int64') {
-    for (const leaf of leaves) if (typeof leaf === 'number' && !Number.isInteger(leaf)) throw expected('integers', 'data', leaf)
-    values = BigInt64Array.from(leaves as (number | bigint)[], (leaf) => BigInt(leaf))
-    dtype = 'int64'
+  } else if (leaves.some((leaf) => typeof leaf === 'bigint') || options.dtype === 'int64' || options.dtype === 'uint64') {
+    dtype = options.dtype === 'uint64' ? 'uint64' : 'int64'
+    values = new arrayTypes[dtype](leaves.map((leaf) => toBigInt(leaf as number | bigint | boolean, dtype)))
   } else if (typeof first === 'boolean' && leaves.every((leaf) => typeof leaf === 'boolean')) {
     values = Uint8Array.from(leaves as unknown as number[], Number)
     dtype = 'bool'

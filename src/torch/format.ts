@@ -1,5 +1,5 @@
 import type { Tensor } from './tensor.js'
-import type { DType, TypedArray } from './types.js'
+import { isDType, type DType, type TypedArray } from './types.js'
 
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER)
 
@@ -71,7 +71,7 @@ export function formatTensor(tensor: Tensor): string {
   const { shape, dtype, device } = tensor
   const size = shape.reduce((product, length) => product * length, 1)
   const tail = `${dtype}, ${device}${tensor.requiresGrad ? ', requiresGrad' : ''}`
-  if (device === 'meta' || dtype.startsWith('float8')) return `tensor(..., shape [${shape.join(', ')}], ${tail})`
+  if (device === 'meta' || !isDType(dtype) || dtype.startsWith('float8')) return `tensor(..., shape [${shape.join(', ')}], ${tail})`
   const read = reader(dtype, tensor.toTypedArray())
   const summarise = size > SUMMARY_ABOVE
   const strides = shape.map((_, i) => shape.slice(i + 1).reduce((product, length) => product * length, 1))

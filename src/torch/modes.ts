@@ -7,12 +7,12 @@ export type { GradOptions } from '../native/autograd.js'
 
 /** Runs `callback` without recording for autograd. PyTorch: `torch.no_grad`. */
 export function noGrad<T>(callback: (() => T) & (() => Synchronous<T>)): T {
-  return autograd.withGradMode(false, 'noGrad', callback as () => T)
+  return autograd.withGradMode<T>(false, 'noGrad', callback)
 }
 
 /** Runs `callback` with recording, also inside `noGrad`. PyTorch: `torch.enable_grad`. */
 export function enableGrad<T>(callback: (() => T) & (() => Synchronous<T>)): T {
-  return autograd.withGradMode(true, 'enableGrad', callback as () => T)
+  return autograd.withGradMode<T>(true, 'enableGrad', callback)
 }
 
 export const isGradEnabled = autograd.isGradEnabled
@@ -48,5 +48,5 @@ export function autocast<T>(
   const type = String(device).split(':')[0]!
   if (type !== 'cpu' && type !== 'cuda') throw expected(`'cpu' or 'cuda'`, 'the device of autocast()', device)
   if (dtype !== null && dtype !== 'bfloat16' && dtype !== 'float16') throw expected(`'bfloat16', 'float16' or null`, 'the dtype of autocast()', dtype)
-  return autograd.withAutocast(type, dtype ?? 'bfloat16', dtype !== null, callback as () => T)
+  return autograd.withAutocast<T>(type, dtype ?? 'bfloat16', dtype !== null, callback)
 }

@@ -4,7 +4,8 @@ import { requireDevice, type Device } from './types.js'
 
 /** Seeds the default generators of every device. PyTorch: `torch.manual_seed`. */
 export function manualSeed(seed: number | bigint): void {
-  if (typeof seed === 'bigint' ? seed < 0n : !Number.isSafeInteger(seed) || seed < 0) throw expected('a non-negative integer', 'seed', seed)
+  const legal = typeof seed === 'bigint' ? BigInt.asUintN(64, seed) === seed : Number.isSafeInteger(seed) && seed >= 0
+  if (!legal) throw expected('an integer from 0 to 2^53 - 1, or a bigint to 2^64 - 1', 'seed', seed)
   system.manualSeed(BigInt(seed))
 }
 

@@ -7,7 +7,7 @@ import * as storage from '../native/storage.js'
 import { setTensorClass } from '../native/tensor-handle.js'
 import { formatTensor, nest } from './format.js'
 import { TensorMethods } from './ops/methods.generated.js'
-import { arrayTypes, isDType, isDevice, type DType, type Device, type MemoryFormat, type TypedArray } from './types.js'
+import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type MemoryFormat, type TypedArray } from './types.js'
 
 const toOperator = operator('aten::to', 'dtype_layout')
 
@@ -107,7 +107,7 @@ export class Tensor extends TensorMethods {
     let options: ToOptions
     if (isDType(target)) options = { dtype: target }
     else if (isDevice(target)) options = { device: target }
-    else if (typeof target === 'object' && target !== null) options = target
+    else if (typeof target === 'object' && target !== null && !Array.isArray(target)) options = target
     else throw expected('a dtype, a device or { dtype, device }', 'the target of to()', target)
     const { dtype, device, nonBlocking, copy, memoryFormat } = options
     return call<Tensor>(toOperator, this, dtype, undefined, device, undefined, nonBlocking, copy, memoryFormat)
@@ -130,19 +130,19 @@ export class Tensor extends TensorMethods {
   /** As {@link item}, without blocking the event loop while the device works. */
   async itemAsync(): Promise<number> {
     if (this.shape.some((size) => size !== 1)) throw expected('a tensor with one element', 'itemAsync()', `shape [${this.shape.join(', ')}]`)
-    const { dtype } = this
+    const dtype = requireDType(this.dtype, 'the dtype of itemAsync()')
     const values = nest(dtype, new arrayTypes[dtype](await storage.toBytesAsync(this)), [1]) as number[]
     return values[0]!
   }
 
   /** A copy of the elements, row-major, in the typed array of the dtype; 16-bit floats as raw bits, complex numbers as pairs. */
   toTypedArray(): TypedArray {
-    return new arrayTypes[this.dtype](storage.toBytes(this))
+    return new arrayTypes[requireDType(this.dtype, 'the dtype of toTypedArray()')](storage.toBytes(this))
   }
 
   /** As {@link toTypedArray}, without blocking the event loop while the device works. */
   async toTypedArrayAsync(): Promise<TypedArray> {
-    const { dtype } = this
+    const dtype = requireDType(this.dtype, 'the dtype of toTypedArrayAsync()')
     return new arrayTypes[dtype](await storage.toBytesAsync(this))
   }
 

@@ -1,5 +1,5 @@
-import { GeneratorHandle } from '../native/dispatch.js'
 import { expected } from '../errors.js'
+import type { GeneratorHandle } from '../native/dispatch.js'
 import type { Tensor } from './tensor.js'
 
 /** A number as operators take it. Whole numbers count as integers, so `intTensor.mul(2)` stays integer. */
@@ -44,6 +44,12 @@ export const dtypes = Object.keys(arrayTypes) as DType[]
 
 export function isDType(value: unknown): value is DType {
   return typeof value === 'string' && Object.hasOwn(arrayTypes, value)
+}
+
+/** @throws InputError unless `value` names a dtype whose elements JavaScript can hold. */
+export function requireDType(value: unknown, name = 'dtype'): DType {
+  if (isDType(value)) return value
+  throw expected(`a dtype (${dtypes.join(', ')})`, name, value)
 }
 
 /** Where a tensor's memory is: `cpu`, `cuda` (the first GPU), `cuda:1`, `meta` (nowhere: shapes only). */

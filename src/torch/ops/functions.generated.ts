@@ -3893,6 +3893,13 @@ export function prod(self: any, b?: any, options?: any): any {
   return b === undefined ? call(_prod, self) : call(_prod, self, b.dtype)
 }
 
+const _promoteTypes = operator('aten::promote_types', '')
+
+/** `aten::promote_types(ScalarType type1, ScalarType type2) -> ScalarType` */
+export function promoteTypes(type1: DType, type2: DType): DType {
+  return call(_promoteTypes, type1, type2)
+}
+
 const _put = operator('aten::put', '')
 
 /** `aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor` */
@@ -4212,6 +4219,28 @@ const _resolveNeg = operator('aten::resolve_neg', '')
 /** `aten::resolve_neg(Tensor(a) self) -> Tensor(a)` */
 export function resolveNeg(self: Tensor): Tensor {
   return call(_resolveNeg, self)
+}
+
+const _resultType_Scalar = operator('aten::result_type', 'Scalar')
+const _resultType_Scalar_Scalar = operator('aten::result_type', 'Scalar_Scalar')
+const _resultType_Scalar_Tensor = operator('aten::result_type', 'Scalar_Tensor')
+const _resultType_Tensor = operator('aten::result_type', 'Tensor')
+
+/** `aten::result_type.Scalar(Tensor tensor, Scalar other) -> ScalarType` */
+export function resultType(tensor: Tensor, other: Scalar): DType
+/** `aten::result_type.Scalar_Scalar(Scalar scalar1, Scalar scalar2) -> ScalarType` */
+export function resultType(scalar1: Scalar, scalar2: Scalar): DType
+/** `aten::result_type.Scalar_Tensor(Scalar scalar, Tensor tensor) -> ScalarType` */
+export function resultType(scalar: Scalar, tensor: Tensor): DType
+/** `aten::result_type.Tensor(Tensor tensor, Tensor other) -> ScalarType` */
+export function resultType(tensor: Tensor, other: Tensor): DType
+export function resultType(a: any, b: any): any {
+  if (isTensor(a)) {
+    if (isTensor(b)) return call(_resultType_Tensor, a, b)
+    return call(_resultType_Scalar, a, b)
+  }
+  if (isTensor(b)) return call(_resultType_Scalar_Tensor, a, b)
+  return call(_resultType_Scalar_Scalar, a, b)
 }
 
 const _rmsNorm = operator('aten::rms_norm', '')
