@@ -7,14 +7,16 @@ import { Loader, openImages } from '../data/index.js'
 import { measureKnn, reconstructionError } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
 import { loadModel, pretrain, RunFolder, type PretrainConfigInput } from '../train/index.js'
-import { abortOnSignal } from './pretrain.js'
+import { abortOnSignal, INTERRUPTED } from './pretrain.js'
 import { duration, ProgressDisplay } from './progress.js'
 
 const images = fileURLToPath(new URL('../../data/fashion-mnist-mini', import.meta.url))
 
-// What two cores can train in a few minutes. Crops of at least 0.3 of the area: a garment fills its small image.
+// What two cores can train in a few minutes; with hours instead of minutes, the settings of the method's authors (the defaults) are the ones to take.
+// The loss over all pixels learns detail in hundreds of steps, that over the corrupted ones in thousands; a garment fills its small image, so crops
+// are large; many small steps at a high rate. Chosen by what it gives on the held-out images, which are of Fashion-MNIST's training split.
 const recipe = {
-  model: 'vit_micro', epochs: 4, batchSize: 64, lr: 4e-3, minLr: 1e-5, cropScale: [0.3, 1], dropPath: 0, amp: 'auto'
+  model: 'vit_micro', epochs: 3, batchSize: 32, lr: 0.03, minLr: 1e-5, weightDecayEnd: 0.04, cropScale: [0.6, 1], dropPath: 0, allPixels: true, amp: 'off'
 } as const satisfies Partial<PretrainConfigInput>
 
 const short = { epochs: 1, limit: 1024 } as const
@@ -36,10 +38,12 @@ async function demo(options: { readonly short?: boolean; readonly out?: string }
   const train = join(images, 'train')
   const heldOut = join(images, 'held-out')
   display.print(`Pretraining ${recipe.model} on embedded images of Fashion-MNIST, in ${out}`)
-  const result = await pretrain({ images: train, out, ...recipe, ...(options.short && short) }, { ...display, signal: abortOnSignal(display) })
+  const settings = { images: train, out, ...recipe, ...(options.short && short) }
+  const result = await pretrain(settings, { ...display, signal: abortOnSignal(display) })
   display.stop()
   if (result.status === 'interrupted') {
-    process.exitCode = 130
+    display.print(`Stopped at step ${result.steps}. Go on with: gmml pretrain --out '${out}' --resume`)
+    process.exitCode = INTERRUPTED
     return
   }
   const run = new RunFolder(out)
@@ -55,7 +59,8 @@ async function demo(options: { readonly short?: boolean; readonly out?: string }
   const best = (accuracies: Readonly<Record<string, number>>) => Math.max(...Object.values(accuracies))
   const pixels = await measureKnn({ ...knn, subject: 'pixels' })
   const seconds = (performance.now() - start) / 1000
-  await writeFileAtomic(join(out, 'demo.json'), `${JSON.stringify({ short: options.short ?? false, seconds, reconstruction: error, knn: { pretrained, random, pixels } }, null, 2)}\n`)
+  const report = { short: options.short ?? false, seconds, reconstruction: error, knn: { pretrained, random, pixels } }
+  await writeFileAtomic(join(out, 'demo.json'), `${JSON.stringify(report, null, 2)}\n`)
   const ratio = error.l1 / error.meanPixelL1
   console.log(`
 On 2,000 held-out images, after ${duration(seconds)}:

@@ -13,12 +13,20 @@ interface Field {
   readonly choices: readonly string[] | null
 }
 
+// The part of zod's definition of a type that is read here.
+interface Definition {
+  readonly type: string
+  readonly innerType?: z.ZodType
+  readonly defaultValue?: unknown
+  readonly entries?: Readonly<Record<string, string>>
+}
+
 // What a flag needs to know of a schema's field: the type under `.default()` and `.optional()`.
 function fieldOf(schema: z.ZodType): Field {
   let inner = schema
   let fallback: unknown
   for (;;) {
-    const { def } = inner as unknown as { def: { type: string; innerType?: z.ZodType; defaultValue?: unknown; entries?: Record<string, string> } }
+    const { def } = inner as unknown as { def: Definition }
     if (def.type === 'default') fallback = def.defaultValue
     if (!def.innerType) return { type: def.type, fallback, choices: def.entries ? Object.keys(def.entries) : null }
     inner = def.innerType
@@ -34,8 +42,8 @@ function parser(type: string): (text: string) => unknown {
 }
 
 /**
- * Adds a flag for each field of a schema: name, help and default come from there. Defaults are shown but not set, so that what was given can be
- * told from what was not.
+ * Adds a flag for each field of a schema: name, help and default come from there. Defaults are shown but not set, so that what was given
+ * can be told from what was not.
  */
 export function addFlags(command: Command, schema: Schema, omit: readonly string[] = []): void {
   for (const [name, field] of Object.entries(schema.shape)) {
@@ -47,7 +55,8 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
       command.addOption(new Option(`--${kebab(name)}`, help))
       continue
     }
-    const value = choices ? choices.join('|') : type === 'tuple' ? 'from,to' : type === 'string' ? 'folder' : type === 'custom' ? name : 'number'
+    const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', string: 'folder', custom: name }
+    const value = choices?.join('|') ?? placeholders[type] ?? 'number'
     command.addOption(new Option(`--${kebab(name)} <${value}>`, help).argParser(parser(type)))
   }
 }

@@ -29,15 +29,18 @@ async function searchLibtorch(): Promise<unknown> {
 
 /** Everything about this installation that a bug report needs. */
 async function inspectInstallation(): Promise<Record<string, unknown>> {
-  const found = { gmml: readJson(packageFile('package.json'))?.['version'], node: process.version, platform: `${process.platform} ${process.arch}` }
+  const gmml = readJson(packageFile('package.json'))?.['version']
+  const found = { gmml, node: process.version, platform: `${process.platform} ${process.arch}` }
   const search = await searchLibtorch()
   try {
     // Loaded here, not at the top: without an addon this command must say why.
     const torch = await import('../torch/index.js')
     const { path, ...info } = torch.buildInfo()
     const devices = ['cpu', ...Array.from({ length: torch.cuda.deviceCount() }, (_, i) => `cuda:${i}`)]
+    const build = readJson(join(dirname(path), 'build-info.json'))
     return {
-      ...found, addon: { path, loads: true, napi: info.napi, compiler: info.compiler, build: readJson(join(dirname(path), 'build-info.json')) },
+      ...found,
+      addon: { path, loads: true, napi: info.napi, compiler: info.compiler, build },
       libtorch: { version: info.torch, configuration: info.configuration }, devices, threads: torch.getNumThreads(), search
     }
   } catch (error) {
@@ -45,21 +48,24 @@ async function inspectInstallation(): Promise<Record<string, unknown>> {
   }
 }
 
-function print(value: unknown, indent = ''): void {
-  for (const [name, entry] of Object.entries(value as Record<string, unknown>)) {
+const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value))
+
+function print(report: Readonly<Record<string, unknown>>, indent = ''): void {
+  for (const [name, entry] of Object.entries(report)) {
     if (entry === undefined || entry === null) continue
     if (typeof entry === 'object' && !Array.isArray(entry)) {
       console.log(`${indent}${name}:`)
-      print(entry, `${indent}  `)
+      print(entry as Record<string, unknown>, `${indent}  `)
     } else {
-      const text = Array.isArray(entry) ? entry.map((element) => (typeof element === 'string' ? element : JSON.stringify(element))).join(', ') : String(entry)
+      const text = Array.isArray(entry) ? entry.map(show).join(', ') : show(entry)
       console.log(`${indent}${name}: ${text.trimEnd().replaceAll('\n', `\n${indent}  `)}`)
     }
   }
 }
 
 export function inspectCommand(): Command {
-  const command = new Command('inspect').description('Show what this installation is made of: Node, addon, libtorch and where it came from, devices')
+  const command = new Command('inspect')
+  command.description('Show what this installation is made of: Node, addon, libtorch and where it came from, devices')
   return command.option('--json', 'print JSON').action(async () => {
     const report = await inspectInstallation()
     if (command.opts<{ json?: boolean }>().json) console.log(JSON.stringify(report, null, 2))

@@ -3,14 +3,14 @@ import { Command, Option } from 'commander'
 import { SettingsError } from '../errors.js'
 import { measureKnn, type KnnRequest } from '../evaluate/index.js'
 import { cuda, setNumThreads, type Device } from '../torch/index.js'
-import { isDevice } from '../torch/types.js'
+import { isComputing } from '../train/config.js'
 import { visionTransformers } from '../vision/index.js'
 import { integerFlag, positiveFlag } from './flags.js'
 
 export function knnCommand(): Command {
   const device = (text: string): Device => {
     const chosen = text === 'auto' ? (cuda.isAvailable() ? 'cuda' : 'cpu') : text
-    if (isDevice(chosen)) return chosen
+    if (isComputing(chosen)) return chosen
     throw new SettingsError(`Expected auto, cpu or cuda[:N] for --device, received '${text}'`)
   }
   const command = new Command('knn')

@@ -21,22 +21,25 @@ const blend = (images: Tensor, other: Tensor, factor: Tensor): Tensor =>
 
 /** Multiplies by a factor: 0 black, 1 unchanged. */
 export function adjustBrightness(images: Tensor, factors: readonly number[]): Tensor {
-  return images.mul(column(factors, images)).clamp({ min: 0, max: 1 })
+  return torch.scope(() => images.mul(column(factors, images)).clamp({ min: 0, max: 1 }))
 }
 
 /** Moves towards the image's mean brightness: 0 flat grey, 1 unchanged. */
 export function adjustContrast(images: Tensor, factors: readonly number[]): Tensor {
-  return blend(images, grey(images).mean([1, 2, 3], { keepdim: true }), column(factors, images))
+  return torch.scope(() => blend(images, grey(images).mean([1, 2, 3], { keepdim: true }), column(factors, images)))
 }
 
-/** Moves towards grey: 0 no colour, 1 unchanged. */
+/** Moves towards grey: 0 no colour, 1 unchanged. Grey images are given back themselves. */
 export function adjustSaturation(images: Tensor, factors: readonly number[]): Tensor {
-  return images.shape[1] === 1 ? images : blend(images, grey(images), column(factors, images))
+  return images.shape[1] === 1 ? images : torch.scope(() => blend(images, grey(images), column(factors, images)))
 }
 
-/** Turns the hue by a part of the circle, -0.5 to 0.5. */
+/** Turns the hue by a part of the circle, -0.5 to 0.5. Grey images are given back themselves. */
 export function adjustHue(images: Tensor, turns: readonly number[]): Tensor {
-  if (images.shape[1] === 1) return images
+  return images.shape[1] === 1 ? images : torch.scope(() => turnHue(images, turns))
+}
+
+function turnHue(images: Tensor, turns: readonly number[]): Tensor {
   const [red, green, blue] = images.unbind({ dim: 1 }) as [Tensor, Tensor, Tensor]
   const value = images.amax({ dim: 1 })
   const chroma = value.sub(images.amin({ dim: 1 }))
@@ -56,15 +59,22 @@ export function adjustHue(images: Tensor, turns: readonly number[]): Tensor {
   return torch.stack(channels, { dim: 1 })
 }
 
-/** Half the kernel of {@link gaussianBlur}: four of the largest sigma that GMML uses. */
-const BLUR_RADIUS = 8
+/** The largest sigma that GMML uses. */
+const MAX_SIGMA = 2
+
+/** Half the kernel of {@link gaussianBlur}: beyond four sigma nothing is left. */
+const BLUR_RADIUS = 4 * MAX_SIGMA
 
 /**
  * Blurs with a Gaussian, mirrored at the border, by two passes of a kernel of 17 pixels (less for an image of fewer than 9).
  *
  * @param sigmas - Standard deviations in pixels, at most 2.
+ * @throws InputError for a sigma that is not above 0 or too wide for the kernel.
  */
 export function gaussianBlur(images: Tensor, sigmas: readonly number[]): Tensor {
+  if (!sigmas.every((sigma) => sigma > 0 && sigma <= MAX_SIGMA)) {
+    throw expected(`numbers above 0 and at most ${MAX_SIGMA}`, 'sigmas', sigmas)
+  }
   const [batch, channels, height, width] = images.shape as [number, number, number, number]
   const pass = (input: Tensor, vertical: boolean): Tensor => {
     const radius = Math.min(BLUR_RADIUS, (vertical ? height : width) - 1)
@@ -72,23 +82,38 @@ export function gaussianBlur(images: Tensor, sigmas: readonly number[]): Tensor 
     const distances = torch.arange(length, { dtype: 'float32' }).sub(radius).to(images.device)
     const weights = distances.div(column(sigmas, images).reshape([batch, 1])).square().mul(-0.5).exp()
     const kernel = weights.div(weights.sum(1, { keepdim: true })).repeatInterleave(channels, { dim: 0 })
-    const padded = input.reshape([1, batch * channels, height, width]).reflectionPad2d(vertical ? [0, 0, radius, radius] : [radius, radius, 0, 0])
-    return torch.conv2d(padded, kernel.reshape([batch * channels, 1, ...(vertical ? [length, 1] : [1, length])]), { groups: batch * channels })
+    const groups = batch * channels
+    const padded = input.reshape([1, groups, height, width]).reflectionPad2d(vertical ? [0, 0, radius, radius] : [radius, radius, 0, 0])
+    return torch.conv2d(padded, kernel.reshape(vertical ? [groups, 1, length, 1] : [groups, 1, 1, length]), { groups })
   }
-  return pass(pass(images, true), false).reshape([batch, channels, height, width])
+  return torch.scope(() => pass(pass(images, true), false).reshape([batch, channels, height, width]))
 }
 
-/** Subtracts the mean and divides by the standard deviation, channel by channel. */
-export function normalise(images: Tensor, mean: readonly number[], std: readonly number[]): Tensor {
+/** Mean and deviation as tensors that go with a batch. */
+function byChannel(images: Tensor, ...values: readonly (readonly number[])[]): Tensor[] {
   const channels = images.shape[1]!
-  if (mean.length !== channels || std.length !== channels) throw expected(`${channels} values`, 'mean and std', `${mean.length} and ${std.length}`)
-  const perChannel = (values: readonly number[]) => torch.tensor([...values]).reshape([1, channels, 1, 1]).to(images.device)
-  return images.sub(perChannel(mean)).div(perChannel(std))
+  if (values.some(({ length }) => length !== channels)) {
+    throw expected(`${channels} values`, 'mean and std', values.map(({ length }) => length).join(' and '))
+  }
+  return values.map((list) => torch.tensor([...list]).reshape([1, channels, 1, 1]).to(images.device))
+}
+
+/**
+ * Subtracts the mean and divides by the standard deviation, channel by channel.
+ *
+ * @throws InputError unless there is a mean and a deviation for each channel.
+ */
+export function normalise(images: Tensor, mean: readonly number[], std: readonly number[]): Tensor {
+  return torch.scope(() => {
+    const [means, deviations] = byChannel(images, mean, std) as [Tensor, Tensor]
+    return images.sub(means).div(deviations)
+  })
 }
 
 /** Inverse of {@link normalise}. */
 export function denormalise(images: Tensor, mean: readonly number[], std: readonly number[]): Tensor {
-  const channels = images.shape[1]!
-  const perChannel = (values: readonly number[]) => torch.tensor([...values]).reshape([1, channels, 1, 1]).to(images.device)
-  return images.mul(perChannel(std)).add(perChannel(mean))
+  return torch.scope(() => {
+    const [means, deviations] = byChannel(images, mean, std) as [Tensor, Tensor]
+    return images.mul(deviations).add(means)
+  })
 }

@@ -3,14 +3,13 @@ import pLimit from 'p-limit'
 import { expected, InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Device, type Tensor } from '../torch/index.js'
-import type { Size } from './crop.js'
+import type { Rectangle, Size } from './crop.js'
 import { BrokenImageError, type FolderSource } from './folder.js'
 import type { IdxSource } from './idx.js'
 import { permutation, randomFor } from './random.js'
 import { resampleCrops } from './resample.js'
 import type { ImageSource } from './source.js'
-import { normalise } from './colour.js'
-import { drawColour, drawCrop, finishViews, imagenetStatistics, type Augmentation, type Statistics } from './views.js'
+import { drawColour, drawCrop, finishViews, imagenetStatistics, type Augmentation, type ColourChange, type Statistics } from './views.js'
 
 export interface LoaderOptions {
   /** Size of the views in pixels. */
@@ -50,17 +49,13 @@ export interface Batch {
 function statisticsOf(images: Uint8Array): Statistics {
   const counts = new Float64Array(256)
   for (const value of images) counts[value]! += 1
-  let mean = 0
-  let square = 0
-  for (const [value, count] of counts.entries()) {
-    mean += (count * value) / 255 / images.length
-    square += (count * (value / 255) ** 2) / images.length
-  }
-  // A data set of one flat colour has no deviation to divide by.
-  return { mean: [mean], std: [Math.sqrt(Math.max(square - mean * mean, 0)) || 1] }
+  // In whole numbers, as far as they go: a data set of one flat colour has a deviation of exactly 0, which cannot be divided by.
+  const mean = counts.reduce((sum, count, value) => sum + count * value, 0) / images.length
+  const variance = counts.reduce((sum, count, value) => sum + count * (value - mean) ** 2, 0) / images.length
+  return { mean: [mean / 255], std: [Math.sqrt(variance) / 255 || 1] }
 }
 
-/** What images are normalised with unless told: the data set's own statistics for IDX, ImageNet's for files. */
+/** What images are normalised with unless told: the data set's own mean and deviation for IDX, ImageNet's for files. */
 export function defaultStatistics(source: ImageSource): Statistics {
   return source.kind === 'idx' ? statisticsOf(source.images) : imagenetStatistics
 }
@@ -69,8 +64,8 @@ export function defaultStatistics(source: ImageSource): Statistics {
 const PREFETCH = 2
 
 /**
- * Makes batches of views. Which image is where in an epoch, and what its views are, depends on seed, epoch and index alone, so a resumed run and
- * any number of workers see the same.
+ * Makes batches of views. Which image is where in an epoch, and what its views are, depends on seed, epoch and index alone, so a resumed
+ * run and any number of workers see the same.
  */
 export class Loader {
   readonly statistics: Statistics
@@ -88,7 +83,7 @@ export class Loader {
     this.#limit = pLimit(options.workers ?? 4)
     this.#resident =
       source.kind === 'idx'
-        ? keep(torch.fromTypedArray(source.images, [source.length, 1, source.height, source.width]).to(options.device))
+        ? scope(() => keep(torch.fromTypedArray(source.images, [source.length, 1, source.height, source.width]).to(options.device)))
         : null
   }
 
@@ -105,7 +100,12 @@ export class Loader {
     return steps
   }
 
-  /** The batches of one epoch in random order. The caller disposes of each batch's images, or uses them in a scope. */
+  /**
+   * The batches of one epoch in random order. The caller disposes of each batch's images. A broken image's place is taken by the next in
+   * the order that is not broken, also in `indices`.
+   *
+   * @throws InputError for a batch larger than the images, and when too many images are broken.
+   */
   async *epoch(options: EpochOptions): AsyncGenerator<Batch> {
     const { batchSize, seed, epoch, firstStep = 0 } = options
     const steps = this.steps(batchSize)
@@ -142,38 +142,45 @@ export class Loader {
     if (this.#resident) {
       const { width, height } = this.#source as IdxSource
       const crops = keys.map(([, , index, view]) => crop(index, view, width, height))
-      return { indices, images: this.#fromResident(indices, views, (images) => resampleCrops(images, crops, crops.map(({ flip }) => flip), this.#options.size), colours) }
+      return { indices, images: this.#fromResident(indices, crops, colours) }
     }
     const decoded = await Promise.all(
+      // A stand-in for a broken image takes that image's random numbers: its own are for its own place.
       indices.map((index, i) =>
-        this.#decodeOrNext(first + i, order, (source, actual) =>
-          source.decodeCrops(actual, (width, height) => Array.from({ length: views }, (_, view) => crop(index, view, width, height)), this.#options.size)
-        )
+        this.#decodeOrNext(first + i, order, (source, actual) => {
+          const crops = (width: number, height: number) => Array.from({ length: views }, (_, view) => crop(index, view, width, height))
+          return source.decodeCrops(actual, crops, this.#options.size)
+        })
       )
     )
-    const pixels = Array.from({ length: views }, (_, view) => decoded.map((crops) => crops[view]!)).flat()
-    return { indices, images: this.#upload(pixels, (images) => finishViews(images, colours, this.statistics)) }
+    const pixels = Array.from({ length: views }, (_, view) => decoded.map(({ pixels }) => pixels[view]!)).flat()
+    return { indices: decoded.map(({ index }) => index), images: this.#upload(pixels, colours) }
   }
 
-  #fromResident(indices: readonly number[], views: number, resample: (images: Tensor) => Tensor, colours: Parameters<typeof finishViews>[1]): Tensor {
+  /** Views of resident images: as many crops and colour changes as indices, or a multiple, view by view. */
+  #fromResident(
+    indices: readonly number[], crops: readonly (Rectangle & { readonly flip?: boolean })[], colours: readonly ColourChange[]
+  ): Tensor {
     return noGrad(() =>
       scope(() => {
         const rows = torch.fromTypedArray(Int32Array.from(indices)).to(this.#options.device)
         const chosen = this.#resident!.indexSelect(0, rows).to('float32').div(255)
-        return finishViews(resample(chosen.repeat([views, 1, 1, 1])), colours, this.statistics)
+        const repeated = chosen.repeat([crops.length / indices.length, 1, 1, 1])
+        const flips = crops.map(({ flip }) => flip ?? false)
+        return finishViews(resampleCrops(repeated, crops, flips, this.#options.size), colours, this.statistics)
       })
     )
   }
 
   // One copy into a batch, one to the device: bytes, a quarter of what floats would be.
-  #upload(pixels: readonly Uint8Array[], finish: (images: Tensor) => Tensor): Tensor {
+  #upload(pixels: readonly Uint8Array[], colours: readonly ColourChange[]): Tensor {
     const { height, width } = this.#options.size
     const bytes = new Uint8Array(pixels.length * 3 * height * width)
     for (const [i, image] of pixels.entries()) bytes.set(image, i * image.length)
     return noGrad(() =>
       scope(() => {
-        const images = torch.fromTypedArray(bytes, [pixels.length, height, width, 3]).to(this.#options.device)
-        return finish(images.permute([0, 3, 1, 2]).to('float32').div(255))
+        const images = torch.fromTypedArray(bytes, [pixels.length, 3, height, width]).to(this.#options.device)
+        return finishViews(images.to('float32').div(255), colours, this.statistics)
       })
     )
   }
@@ -191,11 +198,13 @@ export class Loader {
   }
 
   /** Decodes the image at a position of the order, or the next one that is not broken. */
-  async #decodeOrNext<T>(position: number, order: Uint32Array, decode: (source: FolderSource, index: number) => Promise<T>): Promise<T> {
+  async #decodeOrNext<T>(
+    position: number, order: Uint32Array, decode: (source: FolderSource, index: number) => Promise<T>
+  ): Promise<{ index: number; pixels: T }> {
     for (let tried = 0; tried < order.length; tried++) {
       const index = order[(position + tried) % order.length]!
-      const decoded = await this.#decode(index, (source) => decode(source, index))
-      if (decoded !== null) return decoded
+      const pixels = await this.#decode(index, (source) => decode(source, index))
+      if (pixels !== null) return { index, pixels }
     }
     throw new InputError(`None of the ${order.length} images in '${this.#source.path}' can be decoded`)
   }
@@ -213,28 +222,29 @@ export class Loader {
   }
 
   /**
-   * All images in the source's order, without augmentation: the shorter side resized, the middle cut out. Broken ones are left out.
+   * All images in the source's order, without augmentation: the largest central part of the views' aspect, resized. Broken ones are left
+   * out.
    *
    * @param batchSize - Images in a batch; the last one may be smaller.
    */
   async *all(batchSize: number): AsyncGenerator<Batch> {
     const { size } = this.#options
+    if (!Number.isInteger(batchSize) || batchSize < 1) throw expected('an integer of at least 1', 'batchSize', batchSize)
+    const plain = (images: readonly unknown[]) => images.map(() => ({ jitter: null, blur: null }))
     for (let first = 0; first < this.#source.length; first += batchSize) {
       const indices = Array.from({ length: Math.min(batchSize, this.#source.length - first) }, (_, i) => first + i)
       if (this.#resident) {
         const { width, height } = this.#source as IdxSource
         const crop = wholeCrop(width, height, size)
-        const none = indices.map(() => ({ jitter: null, blur: null }))
-        const images = this.#fromResident(indices, 1, (chosen) => resampleCrops(chosen, indices.map(() => crop), indices.map(() => false), size), none)
-        yield { indices, images }
+        yield { indices, images: this.#fromResident(indices, indices.map(() => crop), plain(indices)) }
         continue
       }
-      const resize = Math.max(size.height, size.width)
-      const pixels = await Promise.all(indices.map((index) => this.#decode(index, (source) => source.decodeResized(index, { resize, crop: size }))))
-      const good = pixels.flatMap((image, i) => (image ? [{ image, index: indices[i]! }] : []))
+      const decode = (index: number) =>
+        this.#decode(index, (source) => source.decodeCrops(index, (width, height) => [wholeCrop(width, height, size)], size))
+      const pixels = await Promise.all(indices.map(decode))
+      const good = pixels.flatMap((views, i) => (views ? [{ image: views[0]!, index: indices[i]! }] : []))
       if (good.length === 0) continue
-      const normalised = this.#upload(good.map(({ image }) => image), (images) => normalise(images, this.statistics.mean, this.statistics.std))
-      yield { indices: good.map(({ index }) => index), images: normalised }
+      yield { indices: good.map(({ index }) => index), images: this.#upload(good.map(({ image }) => image), plain(good)) }
     }
   }
 
@@ -245,8 +255,9 @@ export class Loader {
 }
 
 /** The largest central rectangle of the aspect of `size`. */
-function wholeCrop(width: number, height: number, size: Size) {
+function wholeCrop(width: number, height: number, size: Size): Rectangle {
   const scale = Math.min(width / size.width, height / size.height)
-  const crop = { width: Math.round(size.width * scale), height: Math.round(size.height * scale) }
+  const side = (length: number) => Math.max(1, Math.round(length * scale))
+  const crop = { width: side(size.width), height: side(size.height) }
   return { left: Math.floor((width - crop.width) / 2), top: Math.floor((height - crop.height) / 2), ...crop }
 }

@@ -17,7 +17,9 @@ function cubic(distance: Tensor): Tensor {
  * For each image the matrix that resizes one side: [B, to, from]. Row j holds the weights of the pixels that make output pixel j. What lies
  * outside the crop has no weight, and what remains sums to one.
  */
-function resizeMatrix(starts: readonly number[], extents: readonly number[], mirrored: readonly boolean[], from: number, to: number, device: torch.Device): Tensor {
+function resizeMatrix(
+  starts: readonly number[], extents: readonly number[], mirrored: readonly boolean[], from: number, to: number, device: torch.Device
+): Tensor {
   const perImage = (values: readonly number[]) => torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1]).to(device)
   const start = perImage(starts)
   const extent = perImage(extents)
@@ -26,10 +28,11 @@ function resizeMatrix(starts: readonly number[], extents: readonly number[], mir
   const mirror = perImage(mirrored.map(Number))
   // Mirrored: the last output pixel comes first.
   const j = output.add(mirror.mul(output.mul(-2).add(to - 1)))
-  const centre = j.add(0.5).mul(scale).add(start)
-  const pixel = torch.arange(from, { dtype: 'float32', device }).reshape([1, 1, from])
+  const centre = j.add(0.5).mul(scale)
+  // Counted from the crop's edge: far from it a float32 would lose the fraction.
+  const pixel = torch.arange(from, { dtype: 'float32', device }).reshape([1, 1, from]).sub(start)
   const weights = cubic(pixel.add(0.5).sub(centre).div(scale.clamp({ min: 1 })))
-  const inside = pixel.ge(start).logicalAnd(pixel.lt(start.add(extent)))
+  const inside = pixel.ge(0).logicalAnd(pixel.lt(extent))
   const kept = weights.mul(inside)
   return kept.div(kept.sum(2, { keepdim: true }))
 }

@@ -4,6 +4,19 @@ import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, gaussian
 import { randomResizedCrop, type Rectangle } from './crop.js'
 import type { Random } from './random.js'
 
+/** A value for each property of colour jitter. */
+export interface Jitter {
+  readonly brightness: number
+  readonly contrast: number
+  readonly saturation: number
+  readonly hue: number
+}
+
+/** The largest change of each property, and how often there is one. */
+export interface JitterSettings extends Jitter {
+  readonly probability: number
+}
+
 /** How views are made of images. */
 export interface Augmentation {
   /** Part of the image's area that a crop has: smallest and largest. */
@@ -13,7 +26,7 @@ export interface Augmentation {
   /** Probability of mirroring left to right. */
   readonly flip: number
   /** Probability of colour jitter, and the largest change of each property. */
-  readonly jitter: { readonly probability: number; readonly brightness: number; readonly contrast: number; readonly saturation: number; readonly hue: number }
+  readonly jitter: JitterSettings
   /** Probability of blur, and its range of sigma in pixels. */
   readonly blur: { readonly probability: number; readonly sigma: readonly [number, number] }
 }
@@ -35,19 +48,22 @@ export interface Statistics {
 
 export const imagenetStatistics: Statistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
 
-/** Draws crop and flip of one view. */
-export function drawCrop(random: Random, width: number, height: number, augmentation: Augmentation): Rectangle & { readonly flip: boolean } {
+/** Draws crop and flip of one view of an image of `width` by `height` pixels. */
+export function drawCrop(
+  random: Random, width: number, height: number, augmentation: Augmentation
+): Rectangle & { readonly flip: boolean } {
   const { cropScale: scale, cropRatio: ratio } = augmentation
   return { ...randomResizedCrop(random.uniform, width, height, { scale, ratio }), flip: random.chance(augmentation.flip) }
 }
 
 /** What happens to the colours of one view. */
 export interface ColourChange {
-  readonly jitter: { readonly brightness: number; readonly contrast: number; readonly saturation: number; readonly hue: number } | null
+  readonly jitter: Jitter | null
   /** Sigma of the blur in pixels. */
   readonly blur: number | null
 }
 
+/** Draws colour jitter and blur of one view. As many numbers are drawn whether they are used or not. */
 export function drawColour(random: Random, { jitter, blur }: Augmentation): ColourChange {
   const factor = (spread: number) => random.uniform(Math.max(0, 1 - spread), 1 + spread)
   const jittered = random.chance(jitter.probability)
@@ -71,10 +87,11 @@ function onSome<T>(images: Tensor, parameters: readonly (T | null)[], change: (c
 }
 
 /**
- * Applies each view's colour change, all views at once. Jitter goes brightness, contrast, saturation, hue: torchvision draws the order anew for
- * each image, which changes little at these strengths and would take four times the work.
+ * Applies each view's colour change, all views at once. Jitter goes brightness, contrast, saturation, hue: torchvision draws the order anew
+ * for each image, which changes little at these strengths and would take four times the work.
  *
  * @param images - [B, C, H, W], values in [0, 1].
+ * @returns The changed images; `images` itself where none is to be changed.
  */
 export function applyColour(images: Tensor, changes: readonly ColourChange[]): Tensor {
   return torch.scope(() => {
@@ -88,7 +105,11 @@ export function applyColour(images: Tensor, changes: readonly ColourChange[]): T
   })
 }
 
-/** Colour, then normalisation. @param images - [B, C, H, W] in [0, 1]; values a little outside, as resizing leaves them, are clamped. */
+/**
+ * Colour, then normalisation.
+ *
+ * @param images - [B, C, H, W] in [0, 1]; values a little outside, as resizing leaves them, are clamped.
+ */
 export function finishViews(images: Tensor, changes: readonly ColourChange[], { mean, std }: Statistics): Tensor {
   return torch.scope(() => normalise(applyColour(images.clamp({ min: 0, max: 1 }), changes), mean, std))
 }

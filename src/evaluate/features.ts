@@ -1,4 +1,5 @@
 import type { Loader } from '../data/index.js'
+import { InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Tensor } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
@@ -15,26 +16,36 @@ export interface Features {
 
 const BATCH = 128
 
-async function collect(loader: Loader, names: readonly string[], compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
-  const parts: Tensor[][] = names.map(() => [])
+/** What `compute` gives for all images of a loader, batch by batch, put together. */
+async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
+  const parts: Tensor[][] = []
   const indices: number[] = []
-  for await (const batch of loader.all(BATCH)) {
-    const computed = noGrad(() => scope(() => compute(batch.images).map((rows) => keep(rows))))
-    for (const [i, rows] of computed.entries()) parts[i]!.push(rows)
-    indices.push(...batch.indices)
-    batch.images.dispose()
+  try {
+    for await (const batch of loader.all(BATCH)) {
+      try {
+        parts.push(noGrad(() => scope(() => compute(batch.images).map((rows) => keep(rows)))))
+      } finally {
+        batch.images.dispose()
+      }
+      indices.push(...batch.indices)
+    }
+    if (parts.length === 0) throw new InputError('There are no features: none of the images can be decoded')
+    return { rows: parts[0]!.map((_, i) => keep(torch.cat(parts.map((part) => part[i]!)))), indices }
+  } finally {
+    for (const tensor of parts.flat()) tensor.dispose()
   }
-  const rows = parts.map((list) => keep(torch.cat(list)))
-  for (const list of parts) for (const part of list) part.dispose()
-  return { rows, indices }
 }
 
-/** Runs an encoder over all images of a loader, without augmentation, in evaluation mode. */
+/**
+ * Runs an encoder over all images of a loader, without augmentation, in evaluation mode.
+ *
+ * @throws InputError if no image can be decoded, or the loader's images are not of the encoder's size.
+ */
 export async function extractFeatures(model: VisionTransformer, loader: Loader): Promise<Features> {
   const wasTraining = model.training
   model.eval()
   try {
-    const { rows, indices } = await collect(loader, ['cls', 'mean'], (images) => {
+    const { rows, indices } = await collect(loader, (images) => {
       const tokens = model.call(images)
       return [tokens.select(1, 0).clone(), tokens.narrow(1, 1, tokens.shape[1]! - 1).mean(1)]
     })
@@ -44,8 +55,8 @@ export async function extractFeatures(model: VisionTransformer, loader: Loader):
   }
 }
 
-/** The normalised pixels themselves as features: [N, C H W]. */
+/** The normalised pixels themselves as features: [N, C H W]. Dispose of them when done. */
 export async function pixelFeatures(loader: Loader): Promise<{ readonly pixels: Tensor; readonly indices: readonly number[] }> {
-  const { rows, indices } = await collect(loader, ['pixels'], (images) => [images.flatten({ startDim: 1 }).clone()])
+  const { rows, indices } = await collect(loader, (images) => [images.flatten({ startDim: 1 }).clone()])
   return { pixels: rows[0]!, indices }
 }

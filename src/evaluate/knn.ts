@@ -22,25 +22,36 @@ export interface Labelled {
 const CHUNK = 1024
 
 /**
- * Classes by weighted vote of the nearest training features in cosine similarity, as in DINO (arXiv 2104.14294) and before it in arXiv 1805.01978.
+ * Classes by weighted vote of the nearest training features in cosine similarity, as in DINO (arXiv 2104.14294) and before it in
+ * arXiv 1805.01978.
  *
+ * @param queries - [M, D], on the device of the training features.
  * @param classes - Number of classes.
  * @returns The predicted class of each row of `queries`.
+ * @throws InputError for options, labels or shapes that are not legal.
  */
 export function knnPredict(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Int32Array {
   const { k = 20, temperature = 0.07, centre = false } = options
   if (!Number.isInteger(k) || k < 1) throw expected('an integer of at least 1', 'k', k)
   if (!(temperature > 0)) throw expected('a number above 0', 'temperature', temperature)
-  if (train.features.shape[0] !== train.labels.length) throw expected(`${train.features.shape[0]} labels`, 'labels', train.labels.length)
+  const [rows, width] = train.features.shape
+  const shapeOf = ({ shape }: Tensor) => `shape [${shape.join(', ')}]`
+  if (train.features.ndim !== 2 || !rows) throw expected('at least one row [N, D]', 'the training features', shapeOf(train.features))
+  if (rows !== train.labels.length) throw expected(`${rows} labels`, 'labels', train.labels.length)
+  if (queries.ndim !== 2 || queries.shape[1] !== width) throw expected(`shape [M, ${width}]`, 'queries', shapeOf(queries))
+  // On a GPU an index that does not exist would take the whole process along.
+  const stranger = Array.from(train.labels).find((label) => !Number.isInteger(label) || label < 0 || label >= classes)
+  if (stranger !== undefined) throw expected(`classes from 0 to ${classes - 1}`, 'labels', stranger)
   return noGrad(() =>
     scope(() => {
       const { device } = queries
-      const mean = centre ? train.features.mean(0, { keepdim: true }) : null
+      const known = train.features.to('float32')
+      const mean = centre ? known.mean(0, { keepdim: true }) : null
       const unit = (features: Tensor) => {
         const centred = mean ? features.sub(mean) : features
         return centred.div(centred.norm(2, [1], { keepdim: true }).clamp({ min: 1e-12 }))
       }
-      const bank = unit(train.features.to('float32'))
+      const bank = unit(known)
       const labels = torch.fromTypedArray(Int32Array.from(train.labels)).to(device).to('int64')
       const neighbours = Math.min(k, train.labels.length)
       const predicted = new Int32Array(queries.shape[0]!)
@@ -49,7 +60,9 @@ export function knnPredict(train: Labelled, queries: Tensor, classes: number, op
           const rows = queries.narrow(0, first, Math.min(CHUNK, predicted.length - first)).to('float32')
           const [similarity, position] = unit(rows).matmul(bank.t()).topk(neighbours)
           const votes = torch.zeros([rows.shape[0]!, classes], { device })
-          votes.scatterAdd_(1, labels.take(position), similarity.div(temperature).exp())
+          // Compared with the nearest one, or a low temperature would be more than a float32 holds.
+          const weights = similarity.sub(similarity.amax({ dim: 1, keepdim: true })).div(temperature).exp()
+          votes.scatterAdd_(1, labels.take(position), weights)
           return votes.argmax({ dim: 1 }).to('int32').toTypedArray() as Int32Array
         })
         predicted.set(part, first)
@@ -59,8 +72,9 @@ export function knnPredict(train: Labelled, queries: Tensor, classes: number, op
   )
 }
 
-/** Part of the predictions that are right. */
+/** Part of the predictions that are right. @throws InputError for none, or not as many as labels. */
 export function accuracy(predicted: ArrayLike<number>, labels: ArrayLike<number>): number {
-  if (predicted.length !== labels.length || labels.length === 0) throw expected(`${labels.length} predictions, at least one,`, 'predicted', predicted.length)
+  if (labels.length === 0) throw expected('at least one label', 'labels', 'none')
+  if (predicted.length !== labels.length) throw expected(`${labels.length} predictions, one for each label,`, 'predicted', predicted.length)
   return Array.from(predicted).filter((value, i) => value === labels[i]).length / labels.length
 }

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { realpath, stat } from 'node:fs/promises'
 
 import { expected, InputError } from '../errors.js'
 import { defaultStatistics, Loader, openImages, type ImageSource } from '../data/index.js'
@@ -49,12 +49,30 @@ function testLabels(train: ImageSource, test: ImageSource): number[] {
   return Array.from(test.labels, (label) => numbers.get(test.classes![label]!)!)
 }
 
-async function chooseEncoder(request: KnnRequest, train: ImageSource): Promise<{ encoder: EncoderDescription | null; backbone: VisionTransformer | null }> {
+/** The images to learn from and to classify. One folder for both can only mean its two splits. */
+async function openBoth({ train, test, limit }: KnnRequest): Promise<{ train: ImageSource; test: ImageSource }> {
+  const known = await openImages(train, { limit })
+  const same = existsSync(test) && (await realpath(test)) === (await realpath(train))
+  const other = () => expected('another folder than --train, or one with IDX files of two splits,', '--test', test)
+  if (same && known.kind !== 'idx') throw other()
+  const queries = await openImages(test, { limit, split: same ? 'test' : undefined })
+  // A folder with a single pair of files, of neither split, gives that pair for both.
+  const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')
+  if (same && file(known) === file(queries)) throw other()
+  return { train: known, test: queries }
+}
+
+interface Subject {
+  readonly encoder: EncoderDescription | null
+  readonly backbone: VisionTransformer | null
+}
+
+async function chooseEncoder(request: KnnRequest, train: ImageSource): Promise<Subject> {
   const { subject, device = 'cpu' } = request
   if (subject === 'pixels') return { encoder: null, backbone: null }
   if (subject === 'random') {
     const { model = 'vit_small', imageSize, patchSize, seed = 0 } = request
-    const config = parseConfig({ images: request.train, out: 'none', model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }) })
+    const config = parseConfig({ images: request.train, out: 'none', model, imageSize, patchSize })
     const encoder = describeEncoder(config, train, defaultStatistics(train))
     manualSeed(seed)
     return { encoder, backbone: scope(() => buildEncoder(encoder)).to(device) }
@@ -65,42 +83,50 @@ async function chooseEncoder(request: KnnRequest, train: ImageSource): Promise<{
   return { encoder, backbone: backbone.to(device) }
 }
 
-/** Measures kNN accuracy: by CLS token and mean patch token of an encoder, or by pixels. */
+/**
+ * Measures kNN accuracy: by CLS token and mean patch token of an encoder, or by pixels.
+ *
+ * @throws InputError for images without classes, of classes or channels that do not go together, and for what is no encoder.
+ */
 export async function measureKnn(request: KnnRequest): Promise<KnnResult> {
-  const { device = 'cpu', limit, k = 20, temperature = 0.07 } = request
-  const train = await openImages(request.train, { limit })
-  // One folder for both can only mean its two splits.
-  const test = await openImages(request.test, { limit, split: request.test === request.train ? 'test' : undefined })
-  if (test.path === train.path && test.kind !== 'idx') throw expected('another folder than --train', '--test', request.test)
+  const { device = 'cpu', k = 20, temperature = 0.07 } = request
+  const { train, test } = await openBoth(request)
   const labels = testLabels(train, test)
   const { encoder, backbone } = await chooseEncoder(request, train)
-  const channels = encoder?.channels ?? train.channels
-  for (const source of [train, test]) {
-    if (source.channels !== channels) throw new InputError(`'${source.path}' has images of ${source.channels} channels, the encoder takes ${channels}`)
+  const owned: { dispose(): void }[] = backbone ? [backbone] : []
+  const own = <T extends { dispose(): void }>(resource: T): T => {
+    owned.push(resource)
+    return resource
   }
-  const [height, width] = encoder?.imageSize ?? (train.kind === 'idx' ? [train.height, train.width] : [32, 32])
-  const own = encoder && { mean: encoder.mean, std: encoder.std }
-  const trainLoader = new Loader(train, { size: { height, width }, device, ...(own && { statistics: own }) })
-  const testLoader = new Loader(test, { size: { height, width }, device, statistics: trainLoader.statistics })
-  const compute = async (loader: Loader): Promise<{ indices: readonly number[]; features: Record<string, Tensor> }> => {
-    if (!backbone) {
-      const { pixels, indices } = await pixelFeatures(loader)
-      return { indices, features: { pixels } }
+  try {
+    const channels = encoder?.channels ?? train.channels
+    for (const source of [train, test]) {
+      if (source.channels !== channels) {
+        const taker = encoder ? 'the encoder takes' : 'the training images have'
+        throw new InputError(`'${source.path}' has images of ${source.channels} channels, ${taker} ${channels}`)
+      }
     }
-    const { cls, mean, indices } = await extractFeatures(backbone, loader)
-    return { indices, features: { cls, mean } }
+    const [height, width] = encoder?.imageSize ?? (train.kind === 'idx' ? [train.height, train.width] : [32, 32])
+    const statistics = encoder ? { mean: encoder.mean, std: encoder.std } : defaultStatistics(train)
+    const compute = async (source: ImageSource): Promise<{ indices: readonly number[]; features: Record<string, Tensor> }> => {
+      const loader = own(new Loader(source, { size: { height, width }, device, statistics }))
+      if (!backbone) {
+        const { pixels, indices } = await pixelFeatures(loader)
+        return { indices, features: { pixels: own(pixels) } }
+      }
+      const { cls, mean, indices } = await extractFeatures(backbone, loader)
+      return { indices, features: { cls: own(cls), mean: own(mean) } }
+    }
+    const bank = await compute(train)
+    const queries = await compute(test)
+    return Object.fromEntries(
+      Object.keys(bank.features).map((name) => {
+        const known = { features: bank.features[name]!, labels: bank.indices.map((i) => train.labels![i]!) }
+        const predicted = knnPredict(known, queries.features[name]!, train.classes!.length, { k, temperature, centre: !backbone })
+        return [name, accuracy(predicted, queries.indices.map((i) => labels[i]!))]
+      })
+    )
+  } finally {
+    for (const resource of owned) resource.dispose()
   }
-  const bank = await compute(trainLoader)
-  const queries = await compute(testLoader)
-  const result = Object.fromEntries(
-    Object.keys(bank.features).map((name) => {
-      const known = { features: bank.features[name]!, labels: bank.indices.map((i) => train.labels![i]!) }
-      const predicted = knnPredict(known, queries.features[name]!, train.classes!.length, { k, temperature, centre: !backbone })
-      return [name, accuracy(predicted, queries.indices.map((i) => labels[i]!))]
-    })
-  )
-  for (const tensor of [...Object.values(bank.features), ...Object.values(queries.features)]) tensor.dispose()
-  for (const loader of [trainLoader, testLoader]) loader.dispose()
-  backbone?.dispose()
-  return result
 }

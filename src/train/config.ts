@@ -5,6 +5,9 @@ import { fills } from '../gmml/index.js'
 import { isDevice, type Device } from '../torch/types.js'
 import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
 
+/** Whether something names a device that can compute. */
+export const isComputing = (value: unknown): value is Exclude<Device, 'meta'> => isDevice(value) && value !== 'meta'
+
 const positiveInteger = z.int().min(1)
 const part = z.number().min(0).max(1)
 const names = Object.keys(visionTransformers) as [VisionTransformerName, ...VisionTransformerName[]]
@@ -32,11 +35,15 @@ export const pretrainSchema = z.strictObject({
   alien: part.default(0.3).describe('part that pixels of other images replace; 0 = never'),
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
-  cropScale: z.tuple([part.positive(), part.positive()]).default([0.05, 1]).describe('smallest and largest part of the image in a crop'),
+  cropScale: z
+    .tuple([part.positive(), part.positive()])
+    .refine(([smallest, largest]) => smallest <= largest, 'the smaller part first')
+    .default([0.05, 1])
+    .describe('smallest and largest part of the image in a crop'),
   allPixels: z.boolean().default(false).describe('loss over all pixels, not only the corrupted ones'),
   seed: z.int().min(0).default(0).describe('decides initialisation, order, crops, masks and noise'),
   device: z
-    .custom<Device | 'auto'>((value) => value === 'auto' || isDevice(value), `expected 'auto', 'cpu', 'cuda' or 'cuda:N'`)
+    .custom<Exclude<Device, 'meta'> | 'auto'>((value) => value === 'auto' || isComputing(value), `'auto', 'cpu', 'cuda' or 'cuda:N'`)
     .default('auto')
     .describe('auto | cpu | cuda[:N]'),
   amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
@@ -60,6 +67,9 @@ const changeable: readonly (keyof PretrainConfig)[] = [
   'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'logEvery', 'checkpointEvery', 'resume'
 ]
 
+/** What a run settles once and keeps beside its settings. */
+export const settledNames = ['encoder', 'precision', 'imageCount'] as const
+
 /**
  * Settings of a run that goes on: what is not given is as it was.
  *
@@ -67,13 +77,15 @@ const changeable: readonly (keyof PretrainConfig)[] = [
  * @throws SettingsError naming settings that are given and would change the result.
  */
 export function resumeConfig(saved: Readonly<Record<string, unknown>>, input: PretrainConfigInput): PretrainConfig {
-  const { encoder: _, ...before } = saved
+  const settled: readonly string[] = settledNames
+  const before = Object.fromEntries(Object.entries(saved).filter(([name]) => !settled.includes(name)))
   const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
   const changed = Object.keys(given).filter(
     (name) => !changeable.includes(name as keyof PretrainConfig) && JSON.stringify(given[name]) !== JSON.stringify(before[name])
   )
   if (changed.length) {
-    const list = changed.map((name) => `${name} (the run has ${JSON.stringify(before[name])}, given is ${JSON.stringify(given[name])})`)
+    const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
+    const list = changed.map((name) => `${name} (the run has ${show(before[name])}, given is ${show(given[name])})`)
     throw new SettingsError(`The run cannot go on with other settings: ${list.join(', ')}. Leave them out, or start a new run`)
   }
   return parseConfig({ ...before, ...given })
@@ -81,24 +93,28 @@ export function resumeConfig(saved: Readonly<Record<string, unknown>>, input: Pr
 
 // zod's findings in the words of all our errors.
 function describeIssue(issue: z.core.$ZodIssue, input: unknown): string {
-  if (issue.code === 'unrecognized_keys') return `There is no setting ${issue.keys.join(', ')}; there are ${Object.keys(pretrainSchema.shape).join(', ')}`
+  if (issue.code === 'unrecognized_keys') {
+    return `There is no setting ${issue.keys.join(', ')}; there are ${Object.keys(pretrainSchema.shape).join(', ')}`
+  }
   const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
   const wanted = () => {
     switch (issue.code) {
       case 'too_small':
         if (issue.origin === 'string') return 'a text that is not empty'
+        if (issue.origin === 'array') return `${issue.minimum} values`
         return `a number ${issue.inclusive ? 'of at least' : 'above'} ${issue.minimum}`
       case 'too_big':
+        if (issue.origin === 'array') return `${issue.maximum} values`
         return `a number of at most ${issue.maximum}`
       case 'invalid_value':
         return `one of ${issue.values.join(', ')}`
       case 'invalid_type':
         return `${/^[aeiou]/.test(issue.expected) ? 'an' : 'a'} ${issue.expected === 'int' ? 'integer' : issue.expected}`
       default:
-        return issue.message.replace(/^expected /, '')
+        return issue.message
     }
   }
-  return expected(wanted(), issue.path.join('.'), received).message
+  return expected(wanted(), issue.path.join('.') || 'the settings', received).message
 }
 
 /** @throws SettingsError naming each field that is missing, unknown or not legal. */

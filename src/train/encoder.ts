@@ -1,10 +1,14 @@
-import type { ImageSource } from '../data/index.js'
+import type { ImageSource, Statistics } from '../data/index.js'
 import { expected } from '../errors.js'
 import type { EncoderDescription } from './checkpoint.js'
 import type { PretrainConfig } from './config.js'
 
-/** The encoder and its input for these settings and images. */
-export function describeEncoder(config: PretrainConfig, source: ImageSource, statistics: { mean: readonly number[]; std: readonly number[] }): EncoderDescription {
+/**
+ * The encoder and its input for these settings and images.
+ *
+ * @throws InputError for an image smaller than a patch, or one that the patches do not divide.
+ */
+export function describeEncoder(config: PretrainConfig, source: ImageSource, statistics: Statistics): EncoderDescription {
   const side = config.imageSize
   const imageSize: [number, number] = side ? [side, side] : source.kind === 'idx' ? [source.height, source.width] : [224, 224]
   const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)

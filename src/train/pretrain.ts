@@ -1,16 +1,20 @@
+import { join } from 'node:path'
+
 import { expected, InputError } from '../errors.js'
-import { gmmlAugmentation, Loader, openImages, randomFor, type Augmentation, type BrokenImageError, type ImageSource } from '../data/index.js'
+import {
+  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor,
+  type Augmentation, type BrokenImageError, type ImageSource, type Random
+} from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
-import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device } from '../torch/index.js'
+import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
 import { buildEncoder, exportEncoder, loadCheckpoint, saveCheckpoint, type EncoderDescription, type Progress } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { heldOutKnn } from './knn-probe.js'
-import { choosePrecision, inPrecision, type Precision } from './precision.js'
+import { choosePrecision, inPrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
 import { RunFolder } from './run-folder.js'
-import { join } from 'node:path'
 
 /** The state of a run at a step, as the progress bar shows it. */
 export interface StepReport {
@@ -27,13 +31,25 @@ export interface StepReport {
   readonly dataShare: number
 }
 
+/** The state of a run at the end of an epoch. */
+export interface EpochReport {
+  /** Epochs done. */
+  readonly epoch: number
+  /** Mean loss of its steps. */
+  readonly loss: number
+  readonly seconds: number
+  /** kNN accuracy, where it was measured. */
+  readonly knn: number | null
+}
+
 /** What a run tells while it goes on. All optional. */
 export interface PretrainHooks {
   /** Once, when all is checked and ready. */
   readonly onStart?: (start: RunStart) => void
-  /** At each logging step. */
+  /** At each logging step, and at the last one. */
   readonly onStep?: (report: StepReport) => void
-  readonly onEpoch?: (epoch: { readonly epoch: number; readonly loss: number; readonly seconds: number; readonly knn: number | null }) => void
+  readonly onEpoch?: (epoch: EpochReport) => void
+  /** Once for each image that cannot be decoded. */
   readonly onBroken?: (error: BrokenImageError) => void
   /** Ends the run after the current step, with a checkpoint. */
   readonly signal?: AbortSignal
@@ -54,7 +70,7 @@ export interface PretrainResult {
   readonly status: 'done' | 'interrupted'
   readonly out: string
   readonly steps: number
-  /** Mean loss of the last epoch (of what was done of it). */
+  /** Mean loss of the last epoch (of what was done of it; NaN for nothing). */
   readonly loss: number
   /** The encoder's weights, if the run is done. */
   readonly exported: string | null
@@ -75,7 +91,28 @@ function settleDevice(device: Device | 'auto'): Device {
 // Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
 function parameterGroups(model: GroupMaskedModel) {
   const parameters = model.parameters()
-  return [{ parameters: parameters.filter(({ ndim }) => ndim > 1) }, { parameters: parameters.filter(({ ndim }) => ndim <= 1), weightDecay: 0 }]
+  const [decayed, plain] = [parameters.filter(({ ndim }) => ndim > 1), parameters.filter(({ ndim }) => ndim <= 1)]
+  return [{ parameters: decayed }, { parameters: plain, weightDecay: 0 }]
+}
+
+/** What config.json of a run holds. */
+type Saved = Readonly<Record<string, unknown>>
+
+/** @throws InputError unless the images are those that the run began with: each step's place in an epoch stands and falls with them. */
+function requireSameImages(config: PretrainConfig, saved: Saved, source: ImageSource, encoder: EncoderDescription): void {
+  const { imageCount, encoder: before } = saved
+  if (imageCount !== undefined && imageCount !== source.length) {
+    throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, `images '${config.images}'`, source.length)
+  }
+  if (before !== undefined && JSON.stringify(before) !== JSON.stringify(encoder)) {
+    throw expected('the images that the run began with', `images '${config.images}'`, 'images of another size or with other statistics')
+  }
+}
+
+/** What the settings say; `auto` is measured once, and a run that goes on keeps what was found. */
+function settlePrecision(config: PretrainConfig, saved: Saved | null, model: GroupMaskedModel, device: Device): Precision {
+  if (config.amp !== 'auto') return ({ off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const)[config.amp]
+  return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device).precision
 }
 
 const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve))
@@ -83,15 +120,17 @@ const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve)
 /**
  * Pretrains a vision transformer on a folder of images by group masked model learning (arXiv 2205.14986).
  *
- * Everything that can be wrong with the settings is found before the run folder is made.
+ * Everything that can be wrong with the settings is found before the run folder is made. The seed decides the result: a run that was
+ * interrupted and resumed equals one that was not.
  *
+ * @param input - Settings; {@link pretrainSchema} lists them with their defaults.
  * @returns When done, or, after `signal` was aborted, with a checkpoint to resume from.
- * @throws InputError for settings and images that cannot be used.
+ * @throws InputError for settings and images that cannot be used, a loss that is not finite, and a disk that is full.
  */
 export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks = {}): Promise<PretrainResult> {
-  const folder = typeof input.out === 'string' ? new RunFolder(input.out) : null
-  const config = input.resume && folder?.exists ? resumeConfig(await folder.readConfig(), input) : parseConfig(input)
-  const run = await PretrainRun.prepare(config, hooks)
+  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
+  const saved = resumed ? await new RunFolder(input.out).readConfig() : null
+  const run = await PretrainRun.prepare(saved ? resumeConfig(saved, input) : parseConfig(input), saved, hooks)
   try {
     return await run.train()
   } finally {
@@ -109,49 +148,63 @@ class PretrainRun {
   readonly #augmentation: Augmentation
   /** Steps done. */
   #step = 0
-  #lossSum = 0
-  #lossCount = 0
+  /** Of the steps of the epoch. */
+  #losses = { sum: 0, count: 0 }
 
   private constructor(
-    readonly config: PretrainConfig, readonly hooks: PretrainHooks, readonly folder: RunFolder, readonly source: ImageSource, readonly loader: Loader,
-    readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device, readonly precision: Precision
+    readonly config: PretrainConfig, readonly hooks: PretrainHooks, readonly folder: RunFolder, readonly source: ImageSource,
+    readonly loader: Loader, readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device,
+    readonly precision: Precision
   ) {
     this.#stepsPerEpoch = loader.steps(config.batchSize)
     const steps = this.#stepsPerEpoch * config.epochs
     const warmupEpochs = Math.min(config.warmupEpochs, config.epochs / 10)
     const base = (config.lr * config.batchSize) / REFERENCE_BATCH
-    this.#lr = cosineSchedule({ base, final: Math.min(config.minLr, base), steps, warmupSteps: Math.round(warmupEpochs * this.#stepsPerEpoch) })
+    const warmupSteps = Math.round(warmupEpochs * this.#stepsPerEpoch)
+    this.#lr = cosineSchedule({ base, final: Math.min(config.minLr, base), steps, warmupSteps })
     this.#weightDecay = cosineSchedule({ base: config.weightDecay, final: config.weightDecayEnd, steps })
     this.#optimizer = new AdamW(parameterGroups(model))
     this.#scaler = precision === 'float16' ? new GradScaler(device) : null
     this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
   }
 
-  static async prepare(config: PretrainConfig, hooks: PretrainHooks): Promise<PretrainRun> {
+  /** @param saved - What config.json holds, if the run goes on. */
+  static async prepare(config: PretrainConfig, saved: Saved | null, hooks: PretrainHooks): Promise<PretrainRun> {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
     if (folder.exists && !config.resume) {
       throw new InputError(`'${config.out}' already holds a run. Go on with it (resume), or choose another folder`)
     }
-    if (config.cropScale[0] > config.cropScale[1]) throw expected('the smaller part first', 'cropScale', config.cropScale)
     const source = await openImages(config.images, { limit: config.limit })
-    if (config.knnEvery && !source.classes) throw expected('images with classes (sub-folders or labels)', 'knnEvery', config.knnEvery)
-    const sizeOnly = describeEncoder(config, source, { mean: [], std: [] })
-    const [height, width] = sizeOnly.imageSize
+    if (config.knnEvery && !(source.classes && source.length > 1)) {
+      throw expected('at least two images, with classes (sub-folders or labels)', 'knnEvery', config.knnEvery)
+    }
+    const encoder = describeEncoder(config, source, defaultStatistics(source))
+    const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
+    if (saved) requireSameImages(config, saved, source, encoder)
     if (config.threads) setNumThreads(config.threads)
-    const loader = new Loader(source, {
-      size: { height, width }, device, workers: config.workers, ...(hooks.onBroken && { onBroken: hooks.onBroken })
-    })
-    loader.steps(config.batchSize)
-    const encoder = describeEncoder(config, source, loader.statistics)
-    manualSeed(config.seed)
-    const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath: config.dropPath }), { maskedOnly: !config.allPixels }).to(device))
-    const precisions = { off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const
-    const precision = config.amp === 'auto' ? choosePrecision(model, device).precision : precisions[config.amp]
-    const run = new PretrainRun(config, hooks, folder, source, loader, encoder, model, device, precision)
-    await run.#open()
-    return run
+
+    const owned: { dispose(): void }[] = []
+    try {
+      const { onBroken } = hooks
+      const size = { height, width }
+      const loader = new Loader(source, { size, device, statistics: encoder, workers: config.workers, ...(onBroken && { onBroken }) })
+      owned.push(loader)
+      loader.steps(config.batchSize)
+      manualSeed(config.seed)
+      const { dropPath, allPixels } = config
+      const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath }), { maskedOnly: !allPixels }).to(device))
+      owned.push(model)
+      const precision = settlePrecision(config, saved, model, device)
+      const run = new PretrainRun(config, hooks, folder, source, loader, encoder, model, device, precision)
+      owned.push(run)
+      await run.#open()
+      return run
+    } catch (error) {
+      for (const resource of owned) resource.dispose()
+      throw error
+    }
   }
 
   // The first thing that touches the disk.
@@ -162,15 +215,16 @@ class PretrainRun {
     if (newest) {
       resumedFrom = await loadCheckpoint(newest, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler })
       this.#step = resumedFrom.step
-    } else {
-      const { resume: _, ...settings } = config
-      await folder.create({ ...settings, encoder: this.encoder })
+      if (resumedFrom.losses) this.#losses = { ...resumedFrom.losses }
     }
+    // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
+    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume'))
+    await folder.create({ ...settings, encoder: this.encoder, precision: this.precision, imageCount: this.source.length })
     await folder.truncateMetrics(this.#step)
     this.hooks.onStart?.({
       images: this.source.length,
       classes: this.source.classes?.length ?? 0,
-      parameters: this.model.parameters().reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0),
+      parameters: this.model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0),
       device: this.device,
       precision: this.precision,
       threads: getNumThreads(),
@@ -178,55 +232,71 @@ class PretrainRun {
     })
   }
 
+  get #steps(): number {
+    return this.#stepsPerEpoch * this.config.epochs
+  }
+
+  /** Mean loss of the epoch. */
+  get #loss(): number {
+    return this.#losses.sum / this.#losses.count
+  }
+
   async train(): Promise<PretrainResult> {
     const { config } = this
-    const steps = this.#stepsPerEpoch * config.epochs
-    while (this.#step < steps) {
+    while (this.#step < this.#steps) {
       const epoch = Math.floor(this.#step / this.#stepsPerEpoch)
       const start = performance.now()
-      const finished = await this.#trainEpoch(epoch)
-      const loss = this.#lossSum / this.#lossCount
-      if (!finished) {
+      if (!(await this.#trainEpoch(epoch))) {
         await this.#saveCheckpoint()
-        return { status: 'interrupted', out: config.out, steps: this.#step, loss, exported: null }
+        return { status: 'interrupted', out: config.out, steps: this.#step, loss: this.#loss, exported: null }
       }
-      await this.#endEpoch(epoch, loss, (performance.now() - start) / 1000)
+      await this.#endEpoch(epoch, (performance.now() - start) / 1000)
     }
     const exported = await exportEncoder(this.folder, this.model.backbone, this.encoder)
-    return { status: 'done', out: config.out, steps, loss: this.#lossSum / this.#lossCount, exported }
+    return { status: 'done', out: config.out, steps: this.#step, loss: this.#loss, exported }
   }
 
   /** Runs the steps of an epoch that are left. False if the signal ended it early. */
   async #trainEpoch(epoch: number): Promise<boolean> {
-    const { config } = this
-    this.#lossSum = this.#lossCount = 0
+    const { config, hooks } = this
+    if (hooks.signal?.aborted) return false
     const clock = new StepClock()
     const firstStep = this.#step - epoch * this.#stepsPerEpoch
+    if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
     const batches = this.loader.epoch({
       seed: config.seed, epoch, batchSize: config.batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep
     })
-    clock.start()
     for await (const { indices, images } of batches) {
       clock.gotBatch()
-      const loss = this.#trainStep(images, (view) =>
+      const value = await this.#lossOf(images, (view) =>
         randomFor(config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
       )
-      images.dispose()
       this.#step++
-      const value = await loss.itemAsync()
-      loss.dispose()
       this.#checkLoss(value, indices)
       clock.endStep(indices.length)
-      if (this.#step % config.logEvery === 0) await this.#report(epoch, value, clock)
+      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, value, clock)
       // Lets timers, signals and the progress bar have their turn.
       await nextTurn()
-      if (this.hooks.signal?.aborted) return this.#step === (epoch + 1) * this.#stepsPerEpoch
+      if (hooks.signal?.aborted) return this.#step === (epoch + 1) * this.#stepsPerEpoch
+      clock.wantBatch()
     }
     return true
   }
 
+  /** Trains on a batch and frees it. */
+  async #lossOf(images: Tensor, random: (view: number) => Random): Promise<number> {
+    let loss: Tensor | null = null
+    try {
+      loss = this.#trainStep(images, random)
+      return await loss.itemAsync()
+    } finally {
+      loss?.dispose()
+      images.dispose()
+    }
+  }
+
   /** One optimisation step on views [2 B, C, H, W]. Returns the loss. */
-  #trainStep(clean: Parameters<typeof corrupt>[0], random: (view: number) => ReturnType<typeof randomFor>) {
+  #trainStep(clean: Tensor, random: (view: number) => Random): Tensor {
     const { config, model, device, precision } = this
     return scope(() => {
       // Dropped paths and noise depend on seed and step alone, so a resumed run draws the same.
@@ -239,7 +309,7 @@ class PretrainRun {
     })
   }
 
-  #update(loss: ReturnType<GroupMaskedModel['loss']>): void {
+  #update(loss: Tensor): void {
     const [decayed, plain] = this.#optimizer.groups as [AdamW['groups'][number], AdamW['groups'][number]]
     decayed.lr = plain.lr = this.#lr(this.#step)
     decayed.weightDecay = this.#weightDecay(this.#step)
@@ -254,8 +324,8 @@ class PretrainRun {
 
   #checkLoss(loss: number, indices: readonly number[]): void {
     if (Number.isFinite(loss)) {
-      this.#lossSum += loss
-      this.#lossCount++
+      this.#losses.sum += loss
+      this.#losses.count++
       return
     }
     throw new InputError(
@@ -270,76 +340,90 @@ class PretrainRun {
     const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#weightDecay(this.#step - 1) }
     await this.folder.appendMetrics({ ...line, imagesPerSecond, dataShare, tensors: memory().tensors })
     const { epochs } = this.config
-    this.hooks.onStep?.({ step: this.#step, steps: this.#stepsPerEpoch * epochs, epoch: epoch + 1, epochs, loss, lr, imagesPerSecond, dataShare })
+    this.hooks.onStep?.({ step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs, loss, lr, imagesPerSecond, dataShare })
   }
 
-  async #endEpoch(epoch: number, loss: number, seconds: number): Promise<void> {
-    const { config } = this
+  async #endEpoch(epoch: number, seconds: number): Promise<void> {
+    const { config, model } = this
+    const loss = this.#loss
     const done = epoch + 1
     await this.#drawReconstructions(done)
-    const knn = config.knnEvery && done % config.knnEvery === 0 ? await heldOutKnn(this.model.backbone, this.source, this.loader, config.seed) : null
+    const measured = config.knnEvery > 0 && done % config.knnEvery === 0
+    const knn = measured ? await heldOutKnn(model.backbone, this.source, this.loader, config.seed) : null
     await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: loss, seconds, ...(knn !== null && { knn }) })
     if (done % config.checkpointEvery === 0 || done === config.epochs) await this.#saveCheckpoint()
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
   }
 
   async #saveCheckpoint(): Promise<void> {
-    const progress = { step: this.#step, epoch: Math.floor(this.#step / this.#stepsPerEpoch) }
+    const progress = { step: this.#step, epoch: Math.floor(this.#step / this.#stepsPerEpoch), losses: this.#losses }
     await saveCheckpoint(this.folder, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }, progress, this.encoder)
   }
 
   /** A PNG of the first images of the source, the same corruption after each epoch. */
   async #drawReconstructions(epoch: number): Promise<void> {
-    const { config, model } = this
     for await (const { images: clean } of this.loader.all(Math.min(SAMPLES, this.source.length))) {
-      model.eval()
-      const grid = noGrad(() =>
+      const grid = this.#reconstruct(clean)
+      try {
+        const path = join(this.folder.reconstructions, `epoch-${String(epoch).padStart(4, '0')}.png`)
+        await writeReconstructions(path, grid, this.loader.statistics)
+      } finally {
+        for (const tensor of Object.values(grid)) tensor.dispose()
+      }
+      break
+    }
+  }
+
+  #reconstruct(clean: Tensor) {
+    const { model } = this
+    const { maskBudget: budget, alien, align, fill, seed } = this.config
+    model.eval()
+    try {
+      return noGrad(() =>
         scope(() => {
-          const { maskBudget: budget, alien, align, fill } = config
-          manualSeed(config.seed)
-          const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random: (view) => randomFor(config.seed, view, 'sample') })
+          manualSeed(seed)
+          const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random: (view) => randomFor(seed, view, 'sample') })
           return { clean, corrupted, mask, reconstruction: model.reconstruct(corrupted) }
         })
       )
+    } finally {
       model.train()
-      const path = join(this.folder.reconstructions, `epoch-${String(epoch).padStart(4, '0')}.png`)
-      await writeReconstructions(path, grid, this.loader.statistics)
-      for (const tensor of Object.values(grid)) tensor.dispose()
-      break
     }
   }
 
   dispose(): void {
     this.model.dispose()
     this.#optimizer.dispose()
+    this.#scaler?.dispose()
     this.loader.dispose()
   }
 }
 
 /** Measures images per second, and how much of the time went into waiting for them. */
 class StepClock {
-  #last = 0
-  #lapStart = 0
+  #wanted = performance.now()
+  #lapStart = this.#wanted
   #waited = 0
   #images = 0
 
-  start(): void {
-    this.#last = this.#lapStart = performance.now()
+  /** From now on the network has nothing to do. */
+  wantBatch(): void {
+    this.#wanted = performance.now()
   }
 
   gotBatch(): void {
-    this.#waited += performance.now() - this.#last
+    this.#waited += performance.now() - this.#wanted
   }
 
   endStep(images: number): void {
     this.#images += images
-    this.#last = performance.now()
   }
 
   lap(): { imagesPerSecond: number; dataShare: number } {
-    const elapsed = performance.now() - this.#lapStart
+    const now = performance.now()
+    const elapsed = now - this.#lapStart
     const result = { imagesPerSecond: (1000 * this.#images) / elapsed, dataShare: this.#waited / elapsed }
-    this.#lapStart = performance.now()
+    this.#lapStart = now
     this.#waited = this.#images = 0
     return result
   }

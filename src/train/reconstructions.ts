@@ -4,20 +4,29 @@ import { denormalise, type Statistics } from '../data/index.js'
 import { writeFileAtomic } from '../io/index.js'
 import * as torch from '../torch/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
+import { writing } from './run-folder.js'
 
 /** Pixels that an image takes in the grid at least; small ones are enlarged by whole factors. */
 const LEAST_SIDE = 112
 const GAP = 4
 const WHITE = 255
 
+/** What a model was shown, and what it made of it. */
+export interface Reconstructions {
+  readonly clean: Tensor
+  readonly corrupted: Tensor
+  readonly reconstruction: Tensor
+  readonly mask: Tensor
+}
+
 /**
  * Writes a PNG with one row per image: clean, corrupted, reconstruction, mask. Colours are de-normalised.
  *
  * @param images - `clean`, `corrupted`, `reconstruction`: [B, C, H, W], normalised; `mask`: bool [B, 1, H, W], shown white where corrupted.
+ * @param statistics - What the images were normalised with.
+ * @throws InputError if the disk does not take it.
  */
-export async function writeReconstructions(
-  path: string, images: { readonly clean: Tensor; readonly corrupted: Tensor; readonly reconstruction: Tensor; readonly mask: Tensor }, { mean, std }: Statistics
-): Promise<void> {
+export async function writeReconstructions(path: string, images: Reconstructions, { mean, std }: Statistics): Promise<void> {
   const { pixels, width, height } = noGrad(() =>
     scope(() => {
       const show = (image: Tensor) => denormalise(image.to('float32'), mean, std).clamp({ min: 0, max: 1 }).mul(255).round()
@@ -38,5 +47,6 @@ export async function writeReconstructions(
       return { pixels: grid.to('uint8').toTypedArray() as Uint8Array, width, height }
     })
   )
-  await writeFileAtomic(path, await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer())
+  const png = await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer()
+  await writing(`'${path}'`, () => writeFileAtomic(path, png))
 }

@@ -5,6 +5,17 @@ import { join } from 'node:path'
 import { InputError } from '../errors.js'
 import { writeFileAtomic } from '../io/index.js'
 
+/** Runs `write`; where the disk refuses, the error says what could not be written and what that means for the run. */
+export async function writing<T>(what: string, write: () => Promise<T>): Promise<T> {
+  try {
+    return await write()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    const remedy = 'Checkpoints that are there are intact: once that is mended, --resume goes on'
+    throw new InputError(`Cannot write ${what}: ${(error as Error).message}. ${remedy}`, { cause: error })
+  }
+}
+
 /** Paths of a run. */
 export class RunFolder {
   readonly config: string
@@ -26,13 +37,13 @@ export class RunFolder {
     return existsSync(this.config)
   }
 
-  /** Makes the folders and writes the settings. Nothing that is there is touched. @throws InputError if it cannot be done. */
+  /** Makes the folders and writes the settings. Nothing else that is there is touched. @throws InputError if it cannot be done. */
   async create(config: unknown): Promise<void> {
     try {
       for (const folder of [this.checkpoints, this.reconstructions, this.exported]) await mkdir(folder, { recursive: true })
       await writeFileAtomic(this.config, `${JSON.stringify(config, null, 2)}\n`)
     } catch (error) {
-      throw new InputError(`Cannot write the run folder '${this.path}': ${(error as Error).message}`)
+      throw new InputError(`Cannot write the run folder '${this.path}': ${(error as Error).message}`, { cause: error })
     }
   }
 
@@ -44,16 +55,19 @@ export class RunFolder {
     } catch {
       throw new InputError(`'${this.path}' holds no run: there is no config.json in it`)
     }
+    let parsed: unknown
     try {
-      return JSON.parse(text) as Record<string, unknown>
+      parsed = JSON.parse(text)
     } catch {
       throw new InputError(`'${this.config}' is no JSON`)
     }
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+    throw new InputError(`'${this.config}' holds no settings: expected names with values`)
   }
 
   /** Adds a line to metrics.jsonl. */
   async appendMetrics(line: Readonly<Record<string, unknown>>): Promise<void> {
-    await appendFile(this.metrics, `${JSON.stringify(line)}\n`)
+    await writing(`'${this.metrics}'`, () => appendFile(this.metrics, `${JSON.stringify(line)}\n`))
   }
 
   /** Forgets metrics after a step, which a resumed run will measure again. */
@@ -66,7 +80,7 @@ export class RunFolder {
         return false // the empty end, or a line that a crash cut short
       }
     })
-    await writeFileAtomic(this.metrics, kept.map((line) => `${line}\n`).join(''))
+    await writing(`'${this.metrics}'`, () => writeFileAtomic(this.metrics, kept.map((line) => `${line}\n`).join('')))
   }
 
   checkpoint(step: number): string {

@@ -1,0 +1,191 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+
+import { GroupMaskedModel } from '../../src/gmml/index.js'
+import { loadSafetensors, saveSafetensors } from '../../src/io/index.js'
+import { AdamW, GradScaler } from '../../src/optim/index.js'
+import * as torch from '../../src/torch/index.js'
+import type { Tensor } from '../../src/torch/index.js'
+import { exportEncoder, loadCheckpoint, saveCheckpoint, type TrainingState } from '../../src/train/checkpoint.js'
+import { buildEncoder, loadEncoder, loadModel, newestWeights, RunFolder, type EncoderDescription } from '../../src/train/index.js'
+import { folderWith } from '../data/support.js'
+import { fillDisk } from './support.js'
+
+torch.setNumThreads(1)
+
+afterEach(() => void vi.restoreAllMocks())
+
+const encoder: EncoderDescription = { model: 'vit_micro', imageSize: [8, 12], patchSize: 4, channels: 1, mean: [0.1 + 0.2], std: [0.25] }
+
+interface State extends TrainingState {
+  readonly model: GroupMaskedModel
+}
+
+function newState(withScaler = true): State {
+  const model = torch.scope(() => new GroupMaskedModel(buildEncoder(encoder)))
+  const parameters = model.parameters()
+  const optimizer = new AdamW([{ parameters: parameters.slice(0, 5) }, { parameters: parameters.slice(5), weightDecay: 0 }], { lr: 0.01 })
+  return { model, optimizer, scaler: withScaler ? new GradScaler('cpu') : null }
+}
+
+function dispose({ model, optimizer, scaler }: State): void {
+  for (const part of [model, optimizer, scaler]) part?.dispose()
+}
+
+const images = torch.keep(torch.randn([2, 1, 8, 12]))
+const mask = torch.keep(torch.ones([2, 1, 8, 12], { dtype: 'bool' }))
+
+/** One step, which ends in an overflow if `overflow`. */
+function train({ model, optimizer, scaler }: State, overflow = false): number {
+  return torch.scope(() => {
+    const loss = model.loss(images, images, mask)
+    ;(scaler?.scale(loss) ?? loss).mul(overflow ? Infinity : 1).backward()
+    scaler?.unscale(model.parameters())
+    optimizer.groups[0]!.lr *= 0.9
+    optimizer.step({ foundInf: scaler?.foundInf })
+    scaler?.update()
+    optimizer.zeroGrad()
+    return loss.item()
+  })
+}
+
+const newRun = async (): Promise<RunFolder> => {
+  const run = new RunFolder(await folderWith())
+  await run.create({})
+  return run
+}
+
+function all({ model, optimizer }: State): Record<string, Tensor> {
+  const moments = Object.entries(optimizer.stateDict().state).flatMap(([number, tensors]) =>
+    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
+  )
+  return { ...model.stateDict(), ...Object.fromEntries(moments) }
+}
+
+describe('a checkpoint', () => {
+  it('brings model, optimizer and scaler back, so that the next steps are the same', async () => {
+    const run = await newRun()
+    const before = newState()
+    train(before)
+    train(before, true) // the scale halves, nothing else changes
+    train(before)
+    const progress = { step: 3, epoch: 1, losses: { sum: 0.1 + 0.2, count: 2 } }
+    const path = await saveCheckpoint(run, before, progress, encoder)
+    expect(path).toBe(run.checkpoint(3))
+
+    const { tensors } = torch.memory()
+    const after = newState()
+    train(after) // has a state of its own, which must not survive
+    expect(await loadCheckpoint(path, after)).toEqual(progress)
+    expect(after.scaler!.stateDict()).toMatchObject({ scale: 32768, _growth_tracker: 1 })
+    expect(after.optimizer.groups.map(({ lr, weightDecay }) => [lr, weightDecay])).toEqual([[0.01 * 0.9 * 0.9 * 0.9, 0.01], [0.01, 0]])
+    for (let i = 0; i < 2; i++) expect(train(after)).toBe(train(before))
+    const wanted = all(before)
+    const received = all(after)
+    expect(Object.keys(received)).toEqual(Object.keys(wanted))
+    for (const [name, tensor] of Object.entries(received)) expect(torch.equal(tensor, wanted[name]!), name).toBe(true)
+    dispose(after)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    dispose(before)
+  })
+
+  it('of a run that has not made a step brings back a fresh optimizer', async () => {
+    const run = await newRun()
+    const before = newState(false)
+    const path = await saveCheckpoint(run, before, { step: 0, epoch: 0 }, encoder)
+    const after = newState(false)
+    train(after)
+    expect(await loadCheckpoint(path, after)).toEqual({ step: 0, epoch: 0 })
+    expect(after.optimizer.stateDict().state).toEqual({})
+    expect(train(after)).toBe(train(before))
+  })
+
+  it('is one of two that are kept', async () => {
+    const run = await newRun()
+    const state = newState()
+    for (const step of [1, 5, 12, 100]) await saveCheckpoint(run, state, { step, epoch: 0 }, encoder)
+    expect(await readdir(run.checkpoints)).toEqual(['step-00000012.safetensors', 'step-00000100.safetensors'])
+  })
+
+  it.each([0, 1, 5])('that finds the disk full after %i writes leaves the earlier ones, and nothing of its own', async (writes) => {
+    const run = await newRun()
+    const state = newState()
+    const paths: string[] = []
+    for (const step of [1, 2]) paths.push(await saveCheckpoint(run, state, { step, epoch: 0 }, encoder))
+    const before = await Promise.all(paths.map((path) => readFile(path)))
+    train(state)
+    fillDisk(writes)
+    // Also one that would replace an earlier one of the same step.
+    for (const step of [2, 3]) {
+      await expect(saveCheckpoint(run, state, { step, epoch: 0 }, encoder)).rejects.toThrow(
+        /^Cannot write the checkpoint '.*step-0000000\d.safetensors': ENOSPC: no space left on device, write\. Checkpoints .* are intact/
+      )
+    }
+    const exporting = exportEncoder(run, state.model.backbone, encoder)
+    await expect(exporting).rejects.toThrow(/^Cannot write the encoder '.*backbone.safetensors': ENOSPC/)
+    expect(await readdir(run.checkpoints)).toEqual(['step-00000001.safetensors', 'step-00000002.safetensors'])
+    for (const [i, path] of paths.entries()) expect(before[i]!.equals(await readFile(path))).toBe(true)
+    expect(await readdir(run.exported)).toEqual([])
+  })
+
+  it('of another kind is refused', async () => {
+    const run = await newRun()
+    const state = newState()
+    const exported = await exportEncoder(run, state.model.backbone, encoder)
+    await expect(loadCheckpoint(exported, state)).rejects.toThrow(/is no checkpoint of a run/)
+    const path = await saveCheckpoint(run, state, { step: 1, epoch: 0 }, encoder)
+    const other = torch.scope(() => new GroupMaskedModel(buildEncoder({ ...encoder, imageSize: [16, 16] })))
+    const { tensors } = torch.memory()
+    await expect(loadCheckpoint(path, { ...state, model: other })).rejects.toThrow(/backbone.pos_embed \(expected \[1, 17, 128\]/)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+})
+
+describe('weights', () => {
+  it('of an encoder come from a checkpoint or an exported file, with what it needs', async () => {
+    const run = await newRun()
+    const state = newState()
+    train(state)
+    await expect(newestWeights(run)).rejects.toThrow(/has no weights/)
+    const checkpoint = await saveCheckpoint(run, state, { step: 1, epoch: 0 }, encoder)
+    expect(await newestWeights(run)).toBe(checkpoint)
+    const exported = await exportEncoder(run, state.model.backbone, encoder)
+    expect(await newestWeights(run)).toBe(exported)
+    expect(Object.keys((await loadSafetensors(exported)).tensors)).toContain('blocks.3.attn.qkv.weight')
+    const { tensors } = torch.memory()
+    for (const path of [checkpoint, exported]) {
+      const loaded = await loadEncoder(path)
+      expect(loaded.encoder).toEqual(encoder)
+      const weights = loaded.backbone.stateDict()
+      const wanted = Object.entries(state.model.backbone.stateDict())
+      for (const [name, tensor] of wanted) expect(torch.equal(weights[name]!, tensor), name).toBe(true)
+      loaded.backbone.dispose()
+    }
+    const whole = await loadModel(checkpoint)
+    expect(whole.model.loss(images, images, mask).item()).toBe(state.model.loss(images, images, mask).item())
+    whole.model.dispose()
+    await expect(loadModel(exported)).rejects.toThrow(/is no checkpoint: it holds the encoder alone/)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors + 2) // the two losses
+  })
+
+  it('of a foreign, a damaged or a missing file are refused', async () => {
+    const folder = await folderWith({ 'text.safetensors': 'these are no tensors' })
+    const described = JSON.stringify(encoder)
+    const files: readonly [name: string, metadata: Record<string, string>, message: RegExp][] = [
+      ['plain', {}, /was not written by gmml: its header does not describe an encoder/],
+      ['foreign', { encoder: 'resnet50' }, /was not written by gmml/],
+      ['other', { encoder: described.replace('"patchSize":4', '"patchSize":0') }, /was not written by gmml/],
+      ['empty', { encoder: described }, /The state dict does not fit VisionTransformer. missing: cls_token, .*unexpected: weight/]
+    ]
+    const weight = torch.keep(torch.ones([2]))
+    const { tensors } = torch.memory()
+    for (const [name, metadata, message] of files) {
+      const path = `${folder}/${name}.safetensors`
+      await saveSafetensors(path, { weight }, metadata)
+      await expect(loadEncoder(path), name).rejects.toThrow(message)
+    }
+    await expect(loadEncoder(`${folder}/text.safetensors`)).rejects.toThrow(/no legal safetensors file/)
+    await expect(loadEncoder(`${folder}/none.safetensors`)).rejects.toThrow(/ENOENT.*none.safetensors/)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+})

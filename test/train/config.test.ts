@@ -1,0 +1,81 @@
+import { describe, expect, it } from 'vitest'
+
+import { SettingsError } from '../../src/errors.js'
+import { resumeConfig } from '../../src/train/config.js'
+import { parseConfig, pretrainSchema, type PretrainConfig, type PretrainConfigInput } from '../../src/train/index.js'
+
+const given = { images: 'photos', out: 'runs/a' }
+
+describe('the settings', () => {
+  it("have the values of the method's authors as defaults", () => {
+    expect(parseConfig(given)).toEqual({
+      ...given, model: 'vit_small', epochs: 100, batchSize: 64, lr: 5e-4, minLr: 1e-6, weightDecay: 0.04, weightDecayEnd: 0.4,
+      warmupEpochs: 10, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1, fill: 'noise', cropScale: [0.05, 1],
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, knnEvery: 0, logEvery: 10, checkpointEvery: 1, resume: false
+    })
+  })
+
+  it('are all described', () => {
+    for (const [name, field] of Object.entries(pretrainSchema.shape)) expect(field.description?.length, name).toBeGreaterThan(5)
+  })
+
+  it.each<[setting: Record<string, unknown>, message: RegExp]>([
+    [{ images: undefined }, /^Expected a string for images, received undefined$/],
+    [{ images: '' }, /^Expected a text that is not empty for images, received ''$/],
+    [{ model: 'vit_giant' }, /^Expected one of vit_micro, vit_tiny, vit_small, vit_base for model, received 'vit_giant'$/],
+    [{ epochs: 0 }, /^Expected a number of at least 1 for epochs, received 0$/],
+    [{ epochs: 1.5 }, /^Expected an integer for epochs, received 1.5$/],
+    [{ epochs: '3' }, /^Expected a number for epochs, received '3'$/],
+    [{ lr: 0 }, /^Expected a number above 0 for lr, received 0$/],
+    [{ lr: NaN }, /^Expected a number for lr, received NaN$/],
+    [{ lr: Infinity }, /^Expected a number for lr, received Infinity$/],
+    [{ dropPath: 1.2 }, /^Expected a number of at most 1 for dropPath, received 1.2$/],
+    [{ maskBudget: 0 }, /^Expected a number above 0 for maskBudget, received 0$/],
+    [{ fill: 'mean' }, /^Expected one of noise, zeros, shuffle for fill, received 'mean'$/],
+    [{ cropScale: [0.5] }, /^Expected .* for cropScale.*, received/],
+    [{ cropScale: [0.5, 0.6, 1] }, /^Expected 2 values for cropScale, received \[ 0.5, 0.6, 1 \]$/],
+    [{ cropScale: [0.5, 1.5] }, /^Expected a number of at most 1 for cropScale.1, received 1.5$/],
+    [{ cropScale: [0.6, 0.3] }, /^Expected the smaller part first for cropScale, received \[ 0.6, 0.3 \]$/],
+    [{ device: 'tpu' }, /^Expected 'auto', 'cpu', 'cuda' or 'cuda:N' for device, received 'tpu'$/],
+    [{ device: 'meta' }, /^Expected 'auto', 'cpu', 'cuda' or 'cuda:N' for device, received 'meta'$/],
+    [{ amp: 'bfloat16' }, /^Expected one of auto, off, bf16, fp16 for amp, received 'bfloat16'$/],
+    [{ resume: 'yes' }, /^Expected a boolean for resume, received 'yes'$/],
+    [{ epoch: 3, learningRate: 1 }, /^There is no setting epoch, learningRate; there are images, out, model, /]
+  ])('%o is refused', (setting, message) => {
+    expect(() => parseConfig({ ...given, ...setting })).toThrow(message)
+    expect(() => parseConfig({ ...given, ...setting })).toThrow(SettingsError)
+  })
+
+  it('are refused all at once, and whatever they are', () => {
+    expect(() => parseConfig({ ...given, epochs: -1, lr: 'fast' })).toThrow(/for epochs, received -1\n.*for lr, received 'fast'/)
+    expect(() => parseConfig(undefined)).toThrow(/an object for the settings, received undefined/)
+    expect(() => parseConfig([])).toThrow(/an object for the settings, received/)
+  })
+})
+
+describe('resumeConfig', () => {
+  const saved: Partial<PretrainConfig> & typeof given = parseConfig({ ...given, epochs: 7, lr: 0.1, cropScale: [0.3, 1] })
+  delete saved.resume
+  const file = { ...saved, encoder: { model: 'vit_small' }, precision: 'bfloat16', imageCount: 12 }
+
+  it('takes what is not given from the run', () => {
+    expect(resumeConfig(file, { ...given, resume: true })).toEqual({ ...saved, resume: true })
+    const same = { resume: true, lr: 0.1, cropScale: [0.3, 1], model: undefined } as unknown as PretrainConfigInput
+    expect(resumeConfig(file, same)).toEqual({ ...saved, resume: true })
+  })
+
+  it('lets change what does not change the result', () => {
+    const changed = {
+      images: 'moved', out: 'runs/b', epochs: 9, device: 'cuda', workers: 1, threads: 2, knnEvery: 3, logEvery: 1, checkpointEvery: 4
+    } as const
+    expect(resumeConfig(file, { ...changed, resume: true })).toEqual({ ...saved, ...changed, resume: true })
+  })
+
+  it('refuses the rest, by name', () => {
+    const attempt = () => resumeConfig(file, { ...given, lr: 0.2, seed: 1, limit: 5 })
+    expect(attempt).toThrow(/lr \(the run has 0.1, given is 0.2\), seed \(the run has 0, given is 1\)/)
+    expect(attempt).toThrow(/limit \(the run has none, given is 5\)/)
+    expect(attempt).toThrow(SettingsError)
+    expect(() => resumeConfig({ ...file, epochs: 'many' }, given)).toThrow(/a number for epochs/)
+  })
+})

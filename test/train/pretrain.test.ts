@@ -1,0 +1,223 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import sharp from 'sharp'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+
+import {
+  loadEncoder, loadModel, pretrain, RunFolder, type EpochReport, type PretrainConfigInput, type PretrainHooks, type RunStart,
+  type StepReport
+} from '../../src/train/index.js'
+import * as torch from '../../src/torch/index.js'
+import { folderWith, idx } from '../data/support.js'
+import { fillDisk, metricsOf, newestCheckpoint, photos, small } from './support.js'
+
+torch.setNumThreads(1)
+
+afterEach(() => void vi.restoreAllMocks())
+
+/** By the paper: linear from 0 to the base over the warm-up, then half a cosine. */
+const cosine = (base: number, final: number, part: number) => final + ((base - final) * (1 + Math.cos(Math.PI * part))) / 2
+
+describe('pretrain', () => {
+  it('leaves config, metrics, checkpoints, reconstructions and an encoder, tells what it does, and frees every tensor', async () => {
+    const { images, out, settings } = await small()
+    const { tensors } = torch.memory()
+    const starts: RunStart[] = []
+    const steps: StepReport[] = []
+    const epochs: EpochReport[] = []
+    const hooks: PretrainHooks = {
+      onStart: (start) => starts.push(start), onStep: (report) => steps.push(report), onEpoch: (report) => epochs.push(report)
+    }
+    const run = new RunFolder(out('a'))
+    const result = await pretrain({ ...settings, images, out: run.path, epochs: 3, knnEvery: 2 }, hooks)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    const exported = join(run.exported, 'backbone.safetensors')
+    expect(result).toEqual({ status: 'done', out: run.path, steps: 9, loss: epochs.at(-1)!.loss, exported })
+
+    expect(starts).toMatchObject([{ images: 24, classes: 3, device: 'cpu', precision: 'float32', threads: 1, resumedFrom: null }])
+    const { backbone, encoder } = await loadEncoder(exported)
+    const { model } = await loadModel((await run.listCheckpoints()).at(-1)!)
+    expect(starts[0]!.parameters).toBe(model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0))
+    expect(torch.equal(backbone.pos_embed, model.backbone.pos_embed)).toBe(true)
+    for (const module of [backbone, model]) module.dispose()
+    expect(encoder).toMatchObject({ model: 'vit_micro', imageSize: [8, 8], patchSize: 4, channels: 1 })
+
+    const lines = await metricsOf(run.path)
+    const logged = lines.filter((line) => 'loss' in line)
+    expect(logged.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    expect(new Set(logged.map((line) => line['tensors'])).size).toBe(1)
+    for (const line of logged) expect(line['imagesPerSecond']! > 0 && line['dataShare']! > 0 && line['dataShare']! < 1).toBe(true)
+    const told = steps.map(({ step, epoch, loss }) => [step, epoch, loss])
+    expect(told).toEqual(logged.map((line) => [line['step'], Math.ceil(line['step']! / 3), line['loss']]))
+    const ends = lines.filter((line) => 'epochLoss' in line)
+    expect(ends.map(({ step, epoch }) => [step, epoch])).toEqual([[3, 1], [6, 2], [9, 3]])
+    for (const [i, end] of ends.entries()) {
+      const losses = logged.slice(3 * i, 3 * i + 3).map((line) => line['loss']!)
+      expect(end['epochLoss']).toBeCloseTo((losses[0]! + losses[1]! + losses[2]!) / 3, 12)
+    }
+    expect(ends.map((end) => 'knn' in end)).toEqual([false, true, false])
+    expect(epochs.map(({ epoch, knn }) => [epoch, knn])).toEqual([[1, null], [2, ends[1]!['knn']], [3, null]])
+
+    expect(await readdir(run.checkpoints)).toEqual(['step-00000006.safetensors', 'step-00000009.safetensors'])
+    expect(await readdir(run.reconstructions)).toEqual(['epoch-0001.png', 'epoch-0002.png', 'epoch-0003.png'])
+    expect(await run.readConfig()).toMatchObject({ epochs: 3, lr: 0.01, minLr: 1e-6, precision: 'float32', imageCount: 24, encoder })
+    expect((await readdir(run.path)).sort()).toEqual(['checkpoints', 'config.json', 'exported', 'metrics.jsonl', 'reconstructions'])
+  })
+
+  it('schedules learning rate and weight decay as stated', async () => {
+    const { images, out, settings } = await small()
+    const rates = { warmupEpochs: 1, lr: 0.32, minLr: 0.001, weightDecay: 0.1, weightDecayEnd: 0.3 }
+    await pretrain({ ...settings, ...rates, images, out: out('a'), epochs: 10, checkpointEvery: 10 })
+    const logged = (await metricsOf(out('a'))).filter((line) => 'loss' in line)
+    const base = (0.32 * 8) / 256
+    for (const [i, line] of logged.entries()) {
+      const lr = i < 3 ? (base * i) / 2 : cosine(base, 0.001, (i - 3) / 27)
+      expect(line['lr'], `step ${i + 1}`).toBeCloseTo(lr, 14)
+      expect(line['weightDecay']).toBeCloseTo(cosine(0.1, 0.3, i / 30), 14)
+    }
+    expect(logged).toHaveLength(30)
+    expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual(['step-00000030.safetensors'])
+    // The optimizer has them too: the last step's, and no decay of what has one dimension.
+    const groups = JSON.parse((await newestCheckpoint(out('a')))['param_groups']!) as { lr: number; weight_decay: number }[]
+    const { lr, weightDecay } = logged.at(-1)!
+    expect(groups).toMatchObject([{ lr, weight_decay: weightDecay }, { lr, weight_decay: 0 }])
+  })
+
+  it('shortens the warm-up of a short run, and logs its last step in any case', async () => {
+    const { images, out, settings } = await small()
+    const reports: StepReport[] = []
+    await pretrain({ ...settings, images, out: out('a'), epochs: 1, logEvery: 2 }, { onStep: (report) => reports.push(report) })
+    expect(reports.map(({ step }) => step)).toEqual([2, 3])
+    await pretrain({ ...settings, images, out: out('b'), epochs: 1, logEvery: 50 }, { onStep: (report) => reports.push(report) })
+    expect(reports.at(-1)).toMatchObject({ step: 3, steps: 3, epoch: 1, epochs: 1 })
+    expect((await metricsOf(out('b'))).map((line) => line['step'])).toEqual([3, 3])
+    expect((await metricsOf(out('a')))[0]!['lr']).toBeGreaterThan(0)
+  })
+
+  it('learns', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('a'), epochs: 40, lr: 0.05, checkpointEvery: 40, dropPath: 0 })
+    const losses = (await metricsOf(out('a'))).flatMap((line) => line['epochLoss'] ?? [])
+    const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
+    expect(mean(losses.slice(-5))).toBeLessThan(0.8 * mean(losses.slice(0, 3)))
+  })
+
+  it.each(['bf16', 'fp16', 'auto'] as const)('runs with --amp %s, and frees every tensor', async (amp) => {
+    const { images, out, settings } = await small()
+    const { tensors } = torch.memory()
+    const precisions: string[] = []
+    await pretrain({ ...settings, images, out: out('a'), amp }, { onStart: ({ precision }) => void precisions.push(precision) })
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(precisions[0]).toMatch({ bf16: /^bfloat16$/, fp16: /^float16$/, auto: /^(float32|bfloat16)$/ }[amp])
+    const losses = (await metricsOf(out('a'))).flatMap((line) => line['loss'] ?? [])
+    expect(losses).toHaveLength(6)
+    for (const loss of losses) expect(Number.isFinite(loss) && loss > 0).toBe(true)
+    const scaler = JSON.parse((await newestCheckpoint(out('a')))['scaler']!) as { _growth_tracker: number } | null
+    expect(scaler?._growth_tracker ?? null).toBe(amp === 'fp16' ? 6 : null)
+  })
+
+  it.each<Parameters<typeof pretrain>[0]['fill']>(['zeros', 'shuffle'])('fills with %s, on colour images in files', async (fill) => {
+    const { out, settings } = await small()
+    const { tensors } = torch.memory()
+    const config = { ...settings, images: await photos(), out: out('a'), batchSize: 3, imageSize: 16, align: 4, workers: 2, fill }
+    const result = await pretrain({ ...config, knnEvery: 1 })
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(result).toMatchObject({ status: 'done', steps: 4 })
+    expect(Number.isFinite(result.loss)).toBe(true)
+    const { encoder, backbone } = await loadEncoder(result.exported!)
+    backbone.dispose()
+    expect(encoder).toMatchObject({ imageSize: [16, 16], channels: 3, mean: [0.485, 0.456, 0.406] })
+    const grid = sharp(join(new RunFolder(out('a')).reconstructions, 'epoch-0001.png'))
+    expect(await grid.metadata()).toMatchObject({ width: 4 * 116 + 4, height: 6 * 116 + 4, channels: 3 })
+    const other = await pretrain({ ...config, out: out('b'), fill: 'noise' })
+    expect(other.loss).not.toBe(result.loss)
+  })
+
+  const single: Partial<PretrainConfigInput>[] = [
+    { seed: 1 }, { maskBudget: 0.3 }, { alien: 0 }, { allPixels: true }, { clip: 0.001 }, { dropPath: 0 }, { cropScale: [0.9, 1] }
+  ]
+  it.each(single)(
+    'the setting %o matters, and the same settings give the same', async (setting) => {
+      const { images, out, settings } = await small()
+      // No warm-up: the first steps must count.
+      const config = { ...settings, images, epochs: 1, warmupEpochs: 0, lr: 0.3 }
+      const plain = await pretrain({ ...config, out: out('a') })
+      const again = await pretrain({ ...config, out: out('b') })
+      const other = await pretrain({ ...config, out: out('c'), ...setting })
+      expect(again.loss).toBe(plain.loss)
+      expect(await newestCheckpoint(out('b'))).toEqual(await newestCheckpoint(out('a')))
+      if ('clip' in setting) expect(await newestCheckpoint(out('c'))).not.toEqual(await newestCheckpoint(out('a')))
+      else expect(other.loss).not.toBe(plain.loss)
+    }
+  )
+})
+
+describe('pretrain stops', () => {
+  it('where the loss is not finite, with the step and a remedy, and without saving what is spoilt', async () => {
+    const { images, out, settings } = await small()
+    const { tensors } = torch.memory()
+    const attempt = pretrain({ ...settings, images, out: out('a'), epochs: 4, lr: 1e30, warmupEpochs: 0, clip: 0 })
+    await expect(attempt).rejects.toThrow(/^The loss is (NaN|-?Infinity) at step \d+ \(lr 3\.\d+e\+28, images .*\)\. .*a smaller --lr/)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect((await metricsOf(out('a'))).every((line) => Number.isFinite(line['loss'] ?? line['epochLoss']))).toBe(true)
+    expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual([])
+  })
+
+  it('where the disk is full, with the earlier checkpoint and metrics intact, and goes on when there is room', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('whole'), epochs: 3 })
+    const { tensors } = torch.memory()
+    const run = new RunFolder(out('full'))
+    const onEpoch = ({ epoch }: EpochReport) => void (epoch === 1 && fillDisk(3))
+    const attempt = pretrain({ ...settings, images, out: run.path, epochs: 3 }, { onEpoch })
+    await expect(attempt).rejects.toThrow(/^Cannot write the checkpoint '.*step-00000006.safetensors': ENOSPC: no space left on device/)
+    vi.restoreAllMocks()
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(await readdir(run.checkpoints)).toEqual(['step-00000003.safetensors'])
+    expect((await metricsOf(run.path)).map((line) => line['step'])).toEqual([1, 2, 3, 3, 4, 5, 6, 6])
+    await pretrain({ images, out: run.path, resume: true })
+    expect(await newestCheckpoint(run.path)).toEqual(await newestCheckpoint(out('whole')))
+  })
+
+  it('before anything is written where a setting does not go with the images, and frees what it had made', async () => {
+    const { images, out, settings } = await small()
+    const flat = await folderWith({ 'images-idx3-ubyte': idx([1, 8, 8], Array<number>(64).fill(1)), 'labels-idx1-ubyte': idx([1], [0]) })
+    const { tensors } = torch.memory()
+    const cases: readonly [Partial<Parameters<typeof pretrain>[0]>, RegExp][] = [
+      [{ batchSize: 25 }, /at most the number of images, 24, for batchSize, received 25/],
+      [{ align: 9 }, /at most the image size 8 for align, received 9/],
+      [{ patchSize: 3 }, /a divisor of the image size 8 x 8 for patchSize/],
+      [{ imageSize: 2 }, /at least the patch size, 4, for imageSize/],
+      [{ images: flat, batchSize: 1, knnEvery: 1 }, /at least two images, with classes .* for knnEvery/],
+      [{ device: 'cuda:63' }, /CUDA devices that libtorch sees for device/],
+      [{ out: join(images, 'labels-idx1-ubyte', 'run') }, /^Cannot write the run folder/]
+    ]
+    for (const [setting, message] of cases) {
+      await expect(pretrain({ ...settings, images, out: out('a'), ...setting })).rejects.toThrow(message)
+    }
+    await expect(pretrain(undefined as never)).rejects.toThrow(/an object for the settings/)
+    expect(existsSync(out('a'))).toBe(false)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+
+  it('where a run is there already, which it leaves alone', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('a'), epochs: 1 })
+    const config = await readFile(new RunFolder(out('a')).config)
+    await expect(pretrain({ ...settings, images, out: out('a'), epochs: 5 })).rejects.toThrow(/already holds a run/)
+    expect(await readFile(new RunFolder(out('a')).config)).toEqual(config)
+  })
+
+  it('where a hook throws, and frees every tensor', async () => {
+    const { images, out, settings } = await small()
+    const { tensors } = torch.memory()
+    for (const name of ['onStart', 'onStep', 'onEpoch'] as const) {
+      const hook = () => {
+        throw new Error(`in ${name}`)
+      }
+      await expect(pretrain({ ...settings, images, out: out(name) }, { [name]: hook })).rejects.toThrow(`in ${name}`)
+    }
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+})
