@@ -95,7 +95,7 @@ describe('gmml pretrain', () => {
 
     // Interrupted in the first epoch: the checkpoint lies between two epochs' ends.
     const stopped = await gmml(['pretrain', train, '--out', halves, ...quick], (child, output) => {
-      if (/step 1\/6/.test(output)) child.kill('SIGINT')
+      if (/step 1\/6/.test(output) && !child.killed) child.kill('SIGINT')
     })
     expect(stopped.code, stopped.stderr).toBe(130)
     expect(stopped.stderr).toMatch(/Go on with: gmml pretrain '.*' --out '.*' --resume/)
