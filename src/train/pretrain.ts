@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { expected, InputError } from '../errors.js'
 import {
   defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor,
-  type Augmentation, type BrokenImageError, type ImageSource, type Random
+  type Augmentation, type ImageSource, type Random
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
@@ -14,67 +14,9 @@ import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInpu
 import { heldOutKnn } from './knn-probe.js'
 import { choosePrecision, inPrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
+import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
-
-/** The state of a run at a step, as the progress bar shows it. */
-export interface StepReport {
-  readonly step: number
-  readonly steps: number
-  readonly epoch: number
-  readonly epochs: number
-  /** L1 in normalised pixels, of the last logged step. */
-  readonly loss: number
-  readonly lr: number
-  /** Images per second since the last report, each with two crops. */
-  readonly imagesPerSecond: number
-  /** Part of the time since the last report that was spent waiting for images. */
-  readonly dataShare: number
-}
-
-/** The state of a run at the end of an epoch. */
-export interface EpochReport {
-  /** Epochs done. */
-  readonly epoch: number
-  /** Mean loss of its steps. */
-  readonly loss: number
-  readonly seconds: number
-  /** kNN accuracy, where it was measured. */
-  readonly knn: number | null
-}
-
-/** What a run tells while it goes on. All optional. */
-export interface PretrainHooks {
-  /** Once, when all is checked and ready. */
-  readonly onStart?: (start: RunStart) => void
-  /** At each logging step, and at the last one. */
-  readonly onStep?: (report: StepReport) => void
-  readonly onEpoch?: (epoch: EpochReport) => void
-  /** Once for each image that cannot be decoded. */
-  readonly onBroken?: (error: BrokenImageError) => void
-  /** Ends the run after the current step, with a checkpoint. */
-  readonly signal?: AbortSignal
-}
-
-/** What was settled before the first step. */
-export interface RunStart {
-  readonly images: number
-  readonly classes: number
-  readonly parameters: number
-  readonly device: Device
-  readonly precision: Precision
-  readonly threads: number
-  readonly resumedFrom: Progress | null
-}
-
-export interface PretrainResult {
-  readonly status: 'done' | 'interrupted'
-  readonly out: string
-  readonly steps: number
-  /** Mean loss of the last epoch (of what was done of it; NaN for nothing). */
-  readonly loss: number
-  /** The encoder's weights, if the run is done. */
-  readonly exported: string | null
-}
+import { StepClock } from './step-clock.js'
 
 const VIEWS = 2
 const REFERENCE_BATCH = 256
@@ -396,35 +338,5 @@ class PretrainRun {
     this.#optimizer.dispose()
     this.#scaler?.dispose()
     this.loader.dispose()
-  }
-}
-
-/** Measures images per second, and how much of the time went into waiting for them. */
-class StepClock {
-  #wanted = performance.now()
-  #lapStart = this.#wanted
-  #waited = 0
-  #images = 0
-
-  /** From now on the network has nothing to do. */
-  wantBatch(): void {
-    this.#wanted = performance.now()
-  }
-
-  gotBatch(): void {
-    this.#waited += performance.now() - this.#wanted
-  }
-
-  endStep(images: number): void {
-    this.#images += images
-  }
-
-  lap(): { imagesPerSecond: number; dataShare: number } {
-    const now = performance.now()
-    const elapsed = now - this.#lapStart
-    const result = { imagesPerSecond: (1000 * this.#images) / elapsed, dataShare: this.#waited / elapsed }
-    this.#lapStart = now
-    this.#waited = this.#images = 0
-    return result
   }
 }
