@@ -25,8 +25,9 @@ const SAMPLES = 8 // images in the reconstruction grid
 function settleDevice(device: Device | 'auto'): Device {
   if (device === 'auto') return cuda.isAvailable() ? 'cuda' : 'cpu'
   if (!device.startsWith('cuda')) return device
-  const index = Number(device.split(':')[1] ?? 0)
-  if (index >= cuda.deviceCount()) throw expected(`one of the ${cuda.deviceCount()} CUDA devices that libtorch sees`, 'device', device)
+  const count = cuda.deviceCount()
+  if (count === 0) throw expected(`'cpu', as libtorch sees no CUDA device here (gmml inspect says more),`, 'device', device)
+  if (Number(device.split(':')[1] ?? 0) >= count) throw expected(`one of the ${count} CUDA devices that libtorch sees`, 'device', device)
   return device
 }
 
