@@ -12,11 +12,13 @@ import { duration, ProgressDisplay } from './progress.js'
 
 const images = fileURLToPath(new URL('../../data/fashion-mnist-mini', import.meta.url))
 
-// What two cores can train in a few minutes; with hours instead of minutes, the settings of the method's authors (the defaults) are the ones to take.
-// The loss over all pixels learns detail in hundreds of steps, that over the corrupted ones in thousands; a garment fills its small image, so crops
-// are large; many small steps at a high rate. Chosen by what it gives on the held-out images, which are of Fashion-MNIST's training split.
+// What two cores can train in a few minutes; the defaults are the settings of the method's authors, for runs of days. In two epochs with
+// crops of this size, kNN accuracy was 70 % with the loss over all pixels, 57 % with that over the corrupted ones, 55 % untrained (the
+// learning rates differed a little). Chosen by what it gives on the held-out images, which are of Fashion-MNIST's training split: its test
+// split is untouched.
 const recipe = {
-  model: 'vit_micro', epochs: 3, batchSize: 32, lr: 0.03, minLr: 1e-5, weightDecayEnd: 0.04, cropScale: [0.6, 1], dropPath: 0, allPixels: true, amp: 'off'
+  model: 'vit_micro', epochs: 3, batchSize: 32, lr: 0.03, minLr: 1e-5, weightDecayEnd: 0.04, cropScale: [0.6, 1], dropPath: 0,
+  allPixels: true, amp: 'off'
 } as const satisfies Partial<PretrainConfigInput>
 
 const short = { epochs: 1, limit: 1024 } as const
