@@ -87,9 +87,9 @@ export class Loader {
         : null
   }
 
-  /** Broken images met so far, by file. */
+  /** Broken images met so far, in the source's order: the order in which they were met varies, since files are decoded side by side. */
   get broken(): readonly BrokenImageError[] {
-    return [...this.#broken.values()]
+    return [...this.#broken].sort(([a], [b]) => a - b).map(([, error]) => error)
   }
 
   /** Full batches in an epoch. @throws InputError if there is none. */
@@ -215,7 +215,7 @@ export class Loader {
     this.#options.onBroken?.(error)
     const allowed = Math.max(1, Math.floor((this.#options.maxBroken ?? 0.01) * this.#source.length))
     if (this.#broken.size <= allowed) return
-    const list = [...this.#broken.values()].map(({ file, reason }) => `  ${file}: ${reason}`).join('\n')
+    const list = this.broken.map(({ file, reason }) => `  ${file}: ${reason}`).join('\n')
     throw new InputError(
       `${this.#broken.size} of ${this.#source.length} images are broken, and at most ${allowed} may be. Mend or remove them:\n${list}`
     )
