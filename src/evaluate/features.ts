@@ -6,8 +6,8 @@ import type { VisionTransformer } from '../vision/index.js'
 
 /** Features of a set of images: one row each. Made outside scopes: dispose of them when done. */
 export interface Features {
-  /** The CLS token after the final norm: [N, D]. */
-  readonly cls: Tensor
+  /** The CLS token after the final norm: [N, D]. Null for an encoder without one. */
+  readonly cls: Tensor | null
   /** The mean of the patch tokens after the final norm: [N, D]. */
   readonly mean: Tensor
   /** Positions of the rows' images in the source; broken images have no row. */
@@ -47,9 +47,10 @@ export async function extractFeatures(model: VisionTransformer, loader: Loader):
   try {
     const { rows, indices } = await collect(loader, (images) => {
       const tokens = model.call(images)
-      return [tokens.select(1, 0).clone(), tokens.narrow(1, 1, tokens.shape[1]! - 1).mean(1)]
+      // A copy of the CLS token: a view would hold all tokens.
+      return [model.pool(tokens, 'avg'), ...(model.options.classToken ? [model.pool(tokens, 'token').clone()] : [])]
     })
-    return { cls: rows[0]!, mean: rows[1]!, indices }
+    return { cls: rows[1] ?? null, mean: rows[0]!, indices }
   } finally {
     model.train(wasTraining)
   }

@@ -115,7 +115,7 @@ export async function measureKnn(request: KnnRequest): Promise<KnnResult> {
         return { indices, features: { pixels: own(pixels) } }
       }
       const { cls, mean, indices } = await extractFeatures(backbone, loader)
-      return { indices, features: { cls: own(cls), mean: own(mean) } }
+      return { indices, features: { ...(cls && { cls: own(cls) }), mean: own(mean) } }
     }
     const bank = await compute(train)
     const queries = await compute(test)

@@ -54,7 +54,7 @@ export class GroupMaskedModel extends Module {
   /** @param corrupted - [B, C, H, W]. @returns Predicted pixels by patch [B, N, C p p]. */
   override forward(corrupted: Tensor): Tensor {
     const tokens = this.backbone.call(corrupted, this.blocks)
-    return this.head_recons.call(tokens.narrow(1, 1, tokens.shape[1]! - 1))
+    return this.head_recons.call(this.backbone.patchTokens(tokens))
   }
 
   /** The image that the model sees behind the corruption. @param corrupted - [B, C, H, W]. @returns [B, C, H, W]. */

@@ -24,7 +24,7 @@ export async function heldOutKnn(model: VisionTransformer, source: ImageSource, 
       return accuracy(knnPredict(select(order.subarray(count)), queries.features, source.classes!.length), queries.labels)
     })
   } finally {
-    cls.dispose()
+    cls?.dispose()
     mean.dispose()
   }
 }

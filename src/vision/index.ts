@@ -1,5 +1,9 @@
 // Networks for images.
+export { Block, type BlockOptions } from './block.js'
+export { PatchEmbed, patchify, unpatchify } from './patches.js'
+export { timmArguments } from './timm.js'
 export {
-  Block, initialise, PatchEmbed, patchify, requireBlocks, unpatchify, VisionTransformer, type ImageSize, type VisionTransformerOptions
+  initialise, requireBlocks, VisionTransformer, type ImageSize, type Pooling, type ResolvedVisionTransformerOptions,
+  type VisionTransformerOptions
 } from './vision-transformer.js'
 export { visionTransformer, visionTransformers, type VisionTransformerName } from './zoo.js'

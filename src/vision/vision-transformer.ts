@@ -1,12 +1,16 @@
 import { expected } from '../errors.js'
-import {
-  Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter
-} from '../nn/index.js'
+import { Identity, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
+import { requireInteger, requireProbability } from '../nn/layers.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { Block, LAYER_NORM_EPS } from './block.js'
+import { PatchEmbed, requirePositive } from './patches.js'
 
 /** Height and width in pixels; one number for both. */
 export type ImageSize = number | readonly [height: number, width: number]
+
+/** How the tokens of an image become one vector: the CLS token, or the mean of the patch tokens. */
+export type Pooling = 'token' | 'avg'
 
 export interface VisionTransformerOptions {
   /** Pixels; the patch size must divide it. Default 224. */
@@ -27,106 +31,67 @@ export interface VisionTransformerOptions {
   readonly qkvBias?: boolean
   /** Probability that the last block drops a sample's branch; it rises linearly from 0 at the first. Default 0. */
   readonly dropPath?: number
+  /** Whether the tokens begin with a CLS token. Default true. */
+  readonly classToken?: boolean
+  /** Learned tokens that stand for no patch, after the CLS token. Paper: arXiv 2309.16588. Default 0. */
+  readonly registerTokens?: number
+  /** Whether the position embedding has rows for the patches alone, none for CLS and registers. Default false. */
+  readonly noEmbedClass?: boolean
+  /** What the layer scale of every branch starts from; null for no layer scale. Default null. */
+  readonly initValues?: number | null
+  /** Default `token` for a model with a CLS token, `avg` for one without. */
+  readonly pool?: Pooling
+  /** Whether the final norm comes after pooling (key `fc_norm`) and not before (key `norm`). Default: for `avg`, as in timm. */
+  readonly fcNorm?: boolean
+  /** Classes of the classifier (key `head`); 0 for none. Default 0. */
+  readonly numClasses?: number
 }
 
-const LAYER_NORM_EPS = 1e-6 // timm's for vision transformers, not PyTorch's 1e-5
+/** All options, with their defaults filled in. */
+export type ResolvedVisionTransformerOptions = Required<Omit<VisionTransformerOptions, 'imageSize'>> & {
+  readonly imageSize: readonly [height: number, width: number]
+}
+
 const INIT_STD = 0.02
 
-const positive = (value: unknown, name: string): number => {
-  if (typeof value === 'number' && Number.isInteger(value) && value > 0) return value
-  throw expected('a positive integer', name, value)
+function requireFlag(value: unknown, name: string): boolean {
+  if (typeof value === 'boolean') return value
+  throw expected('a boolean', name, value)
 }
 
-/** Cuts an image into patches and projects each. */
-export class PatchEmbed extends Module {
-  readonly proj: Conv2d
-
-  constructor(readonly channels: number, readonly patchSize: number, embedDim: number) {
-    super()
-    this.proj = new Conv2d(channels, embedDim, patchSize, { stride: patchSize })
+function resolve(options: VisionTransformerOptions): ResolvedVisionTransformerOptions {
+  const { imageSize = 224, patchSize = 16, mlpRatio = 4, dropPath = 0, initValues = null, classToken = true } = options
+  const { pool = classToken ? 'token' : 'avg' } = options
+  const size = typeof imageSize === 'number' ? ([imageSize, imageSize] as const) : imageSize
+  const resolved = {
+    imageSize: [requirePositive(size[0], 'imageSize'), requirePositive(size[1], 'imageSize')] as const,
+    patchSize: requirePositive(patchSize, 'patchSize'),
+    channels: requirePositive(options.channels ?? 3, 'channels'),
+    embedDim: requirePositive(options.embedDim, 'embedDim'),
+    depth: requirePositive(options.depth, 'depth'),
+    numHeads: requirePositive(options.numHeads, 'numHeads'),
+    mlpRatio,
+    qkvBias: requireFlag(options.qkvBias ?? true, 'qkvBias'),
+    dropPath: requireProbability(dropPath, 'dropPath'),
+    classToken: requireFlag(classToken, 'classToken'),
+    registerTokens: requireInteger(options.registerTokens ?? 0, 'registerTokens', 0),
+    noEmbedClass: requireFlag(options.noEmbedClass ?? false, 'noEmbedClass'),
+    initValues,
+    pool,
+    fcNorm: requireFlag(options.fcNorm ?? pool === 'avg', 'fcNorm'),
+    numClasses: requireInteger(options.numClasses ?? 0, 'numClasses', 0)
   }
-
-  /** @param images - [B, C, H, W]. @returns [B, N, D], patches row by row. */
-  override forward(images: Tensor): Tensor {
-    // The convolution's stride is its kernel, so it is a matrix product per patch, which is faster than a convolution on every device.
-    const { weight, bias } = this.proj
-    return torch.linear(patchify(images, this.patchSize), weight.flatten({ startDim: 1 }), { bias })
+  if (!(typeof mlpRatio === 'number' && mlpRatio > 0 && mlpRatio < Infinity)) throw expected('a number above 0', 'mlpRatio', mlpRatio)
+  // timm has no layer scale of 0 either: it takes 0 for none, and its model would lack the keys.
+  if (initValues !== null && !(Number.isFinite(initValues) && initValues !== 0)) {
+    throw expected('a number other than 0, or null,', 'initValues', initValues)
   }
-}
-
-/**
- * Pixels by patch.
- *
- * @param images - [B, C, H, W].
- * @returns [B, N, C p p], patches row by row, a patch as channel, row, column.
- * @throws InputError for a patch that does not divide the image.
- */
-export function patchify(images: Tensor, patchSize: number): Tensor {
-  positive(patchSize, 'patchSize')
-  const [batch, channels, height, width] = images.shape as [number, number, number, number]
-  if (images.ndim !== 4) throw expected('a batch of images [B, C, H, W]', 'images', `shape [${images.shape.join(', ')}]`)
-  if (height % patchSize || width % patchSize) throw expected(`a divisor of the image size ${height} x ${width}`, 'patchSize', patchSize)
-  const [rows, columns] = [height / patchSize, width / patchSize]
-  return images
-    .reshape([batch, channels, rows, patchSize, columns, patchSize])
-    .permute([0, 2, 4, 1, 3, 5])
-    .reshape([batch, rows * columns, channels * patchSize * patchSize])
-}
-
-/** Inverse of {@link patchify}. @param patches - [B, N, C p p]. @returns [B, C, H, W]. @throws InputError for another shape. */
-export function unpatchify(patches: Tensor, patchSize: number, height: number, width: number): Tensor {
-  positive(patchSize, 'patchSize')
-  const { shape } = patches
-  const [batch, length, size] = shape as [number, number, number]
-  const area = patchSize ** 2
-  if (shape.length !== 3 || size % area || length * area !== height * width || height % patchSize || width % patchSize) {
-    throw expected(`patches [B, N, C p p] of an image of ${height} x ${width}, p = ${patchSize}`, 'patches', `shape [${shape.join(', ')}]`)
+  if (pool !== 'token' && pool !== 'avg') throw expected("'token' or 'avg'", 'pool', pool)
+  if (pool === 'token' && !classToken) throw expected("'avg' (there is no CLS token)", 'pool', pool)
+  if (resolved.imageSize.some((side) => side % patchSize)) {
+    throw expected(`a divisor of the image size ${resolved.imageSize.join(' x ')}`, 'patchSize', patchSize)
   }
-  const [rows, columns, channels] = [height / patchSize, width / patchSize, size / area]
-  return patches
-    .reshape([batch, rows, columns, channels, patchSize, patchSize])
-    .permute([0, 3, 1, 4, 2, 5])
-    .reshape([batch, channels, height, width])
-}
-
-class Mlp extends Module {
-  readonly fc1: Linear
-  readonly act = new GELU()
-  readonly fc2: Linear
-
-  constructor(dim: number, hidden: number) {
-    super()
-    this.fc1 = new Linear(dim, hidden)
-    this.fc2 = new Linear(hidden, dim)
-  }
-
-  override forward(x: Tensor): Tensor {
-    return this.fc2.call(this.act.call(this.fc1.call(x)))
-  }
-}
-
-/** A pre-norm transformer block. */
-export class Block extends Module {
-  readonly norm1: LayerNorm
-  readonly attn: Attention
-  readonly norm2: LayerNorm
-  readonly mlp: Mlp
-  readonly dropPath: DropPath
-
-  constructor(dim: number, numHeads: number, mlpRatio: number, qkvBias: boolean, dropPath: number) {
-    super()
-    this.norm1 = new LayerNorm(dim, LAYER_NORM_EPS)
-    this.attn = new Attention(dim, numHeads, { qkvBias })
-    this.norm2 = new LayerNorm(dim, LAYER_NORM_EPS)
-    this.mlp = new Mlp(dim, Math.round(dim * mlpRatio))
-    this.dropPath = new DropPath(dropPath)
-  }
-
-  /** @param x - [B, N, D]. */
-  override forward(x: Tensor): Tensor {
-    const attended = x.add(this.dropPath.call(this.attn.call(this.norm1.call(x))))
-    return attended.add(this.dropPath.call(this.mlp.call(this.norm2.call(attended))))
-  }
+  return resolved
 }
 
 /** @throws InputError unless `blocks` are different integers from 1 to `depth`, at least one. */
@@ -137,77 +102,151 @@ export function requireBlocks(blocks: readonly number[], depth: number): void {
 }
 
 /**
- * The vision transformer of arXiv 2010.11929 with a CLS token, without a classifier. State-dict keys are timm's, which is why some
- * properties are in snake case.
+ * The vision transformer of arXiv 2010.11929, with or without CLS token, register tokens and classifier. State-dict keys are those of
+ * timm's `VisionTransformer`, which is why some properties are in snake case.
  */
 export class VisionTransformer extends Module {
-  readonly cls_token: Parameter
+  readonly cls_token: Parameter | null
+  readonly reg_token: Parameter | null
   readonly pos_embed: Parameter
   readonly patch_embed: PatchEmbed
   readonly blocks: ModuleList<Block>
-  readonly norm: LayerNorm
+  readonly norm: LayerNorm | Identity
+  readonly fc_norm: LayerNorm | Identity
+  readonly head: Linear | null
+  /** All options, with their defaults filled in: what makes a model of the same keys and shapes. */
+  readonly options: ResolvedVisionTransformerOptions
   /** [height, width] in pixels. */
   readonly imageSize: readonly [number, number]
   readonly patchSize: number
   readonly channels: number
   readonly embedDim: number
   readonly depth: number
+  /** Tokens before those of the patches: CLS and registers. */
+  readonly numPrefixTokens: number
 
   /**
    * @throws InputError for a patch that does not divide the image, a width that the heads do not divide, a size below 1, a drop path that
-   *   is no probability.
+   *   is no probability, and pooling of a CLS token that is not there.
    */
   constructor(options: VisionTransformerOptions) {
     super()
-    const { imageSize = 224, patchSize = 16, channels = 3, embedDim, depth, numHeads, mlpRatio = 4, qkvBias = true, dropPath = 0 } = options
-    const size = typeof imageSize === 'number' ? ([imageSize, imageSize] as const) : imageSize
-    this.imageSize = [positive(size[0], 'imageSize'), positive(size[1], 'imageSize')]
-    this.patchSize = positive(patchSize, 'patchSize')
-    this.channels = positive(channels, 'channels')
-    this.embedDim = positive(embedDim, 'embedDim')
-    this.depth = positive(depth, 'depth')
-    if (!(dropPath >= 0 && dropPath <= 1)) throw expected('a probability between 0 and 1', 'dropPath', dropPath)
-    if (this.imageSize.some((side) => side % patchSize)) {
-      throw expected(`a divisor of the image size ${this.imageSize.join(' x ')}`, 'patchSize', patchSize)
-    }
-    this.cls_token = newParameter(() => torch.zeros([1, 1, embedDim]))
-    this.pos_embed = newParameter(() => torch.zeros([1, this.numPatches + 1, embedDim]))
+    const resolved = resolve(options)
+    const { imageSize, patchSize, channels, embedDim, depth, numHeads, dropPath, classToken, registerTokens, fcNorm, numClasses } = resolved
+    this.options = resolved
+    this.imageSize = imageSize
+    this.patchSize = patchSize
+    this.channels = channels
+    this.embedDim = embedDim
+    this.depth = depth
+    this.numPrefixTokens = (classToken ? 1 : 0) + registerTokens
+    const positions = this.numPatches + (resolved.noEmbedClass ? 0 : this.numPrefixTokens)
+    this.cls_token = classToken ? newParameter(() => torch.zeros([1, 1, embedDim])) : null
+    this.reg_token = registerTokens ? newParameter(() => torch.zeros([1, registerTokens, embedDim])) : null
+    this.pos_embed = newParameter(() => torch.zeros([1, positions, embedDim]))
     this.patch_embed = new PatchEmbed(channels, patchSize, embedDim)
     const rate = (block: number) => (depth > 1 ? (dropPath * block) / (depth - 1) : 0)
-    positive(numHeads, 'numHeads')
-    this.blocks = new ModuleList(Array.from({ length: depth }, (_, i) => new Block(embedDim, numHeads, mlpRatio, qkvBias, rate(i))))
-    this.norm = new LayerNorm(embedDim, LAYER_NORM_EPS)
+    this.blocks = new ModuleList(
+      Array.from({ length: depth }, (_, i) => new Block(embedDim, numHeads, { ...resolved, dropPath: rate(i) }))
+    )
+    this.norm = fcNorm ? new Identity() : new LayerNorm(embedDim, LAYER_NORM_EPS)
+    this.fc_norm = fcNorm ? new LayerNorm(embedDim, LAYER_NORM_EPS) : new Identity()
+    this.head = numClasses ? new Linear(embedDim, numClasses) : null
     initialise(this)
+  }
+
+  /** Rows and columns of patches. */
+  get grid(): readonly [rows: number, columns: number] {
+    return [this.imageSize[0] / this.patchSize, this.imageSize[1] / this.patchSize]
   }
 
   /** Number of patches of an image. */
   get numPatches(): number {
-    return (this.imageSize[0] / this.patchSize) * (this.imageSize[1] / this.patchSize)
+    return this.grid[0] * this.grid[1]
   }
 
   /**
-   * Tokens after the final norm.
+   * The tokens that the first block sees.
    *
    * @param images - [B, C, H, W], normalised.
-   * @param blocks - Blocks (counted from 1) whose outputs are averaged before the norm. Default: the last.
-   * @returns [B, 1 + N, D], CLS first.
-   * @throws InputError for images of another size than the model's, and for a block that it does not have.
+   * @returns [B, P + N, D]: CLS, registers, patches row by row.
+   * @throws InputError for images of another size than the model's.
    */
-  override forward(images: Tensor, blocks: readonly number[] = [this.depth]): Tensor {
+  embed(images: Tensor): Tensor {
     const [batch, ...size] = images.shape
     const own = [this.channels, ...this.imageSize]
     if (images.ndim !== 4 || String(size) !== String(own)) {
       throw expected(`a batch of images [B, ${own.join(', ')}]`, 'images', `shape [${images.shape.join(', ')}]`)
     }
+    return torch.scope(() => {
+      const patches = this.patch_embed.call(images)
+      const prefix = [this.cls_token, this.reg_token].flatMap((tokens) => tokens?.expand([batch!, -1, -1]) ?? [])
+      const withPrefix = (tokens: Tensor) => (prefix.length ? torch.cat([...prefix, tokens], { dim: 1 }) : tokens)
+      return this.options.noEmbedClass ? withPrefix(patches.add(this.pos_embed)) : withPrefix(patches).add(this.pos_embed)
+    })
+  }
+
+  /**
+   * Tokens after the final norm (without it for `fcNorm`, where it comes after pooling). timm: `forward_features`.
+   *
+   * @param images - [B, C, H, W], normalised.
+   * @param blocks - Blocks (counted from 1) whose outputs are averaged before the norm. Default: the last.
+   * @returns [B, P + N, D]: CLS, registers, patches row by row.
+   * @throws InputError for images of another size than the model's, and for a block that it does not have.
+   */
+  override forward(images: Tensor, blocks: readonly number[] = [this.depth]): Tensor {
     requireBlocks(blocks, this.depth)
-    const patches = this.patch_embed.call(images)
-    let x = torch.cat([this.cls_token.expand([batch!, -1, -1]), patches], { dim: 1 }).add(this.pos_embed)
+    let x = this.embed(images)
     let total: Tensor | undefined
     for (const [i, block] of [...this.blocks].slice(0, Math.max(...blocks)).entries()) {
       x = block.call(x)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }
     return this.norm.call(blocks.length > 1 ? total!.div(blocks.length) : total!)
+  }
+
+  /**
+   * The patches' part of {@link forward}'s tokens.
+   *
+   * @param tokens - [B, P + N, D].
+   * @returns [B, N, D], a view.
+   */
+  patchTokens(tokens: Tensor): Tensor {
+    return tokens.narrow(1, this.numPrefixTokens, this.numPatches)
+  }
+
+  /**
+   * One vector for an image, by the model's `pool` or another. timm: `forward_head(x, pre_logits=True)`.
+   *
+   * @param tokens - [B, P + N, D], from {@link forward}.
+   * @returns [B, D], normalised.
+   * @throws InputError for tokens of another number or width, and for the CLS token of a model that has none.
+   */
+  pool(tokens: Tensor, pool: Pooling = this.options.pool): Tensor {
+    const own = [this.numPrefixTokens + this.numPatches, this.embedDim]
+    if (tokens.ndim !== 3 || String(tokens.shape.slice(1)) !== String(own)) {
+      throw expected(`tokens [B, ${own.join(', ')}]`, 'tokens', `shape [${tokens.shape.join(', ')}]`)
+    }
+    if (pool !== 'avg' && !(pool === 'token' && this.cls_token)) throw expected(this.cls_token ? "'token' or 'avg'" : "'avg'", 'pool', pool)
+    return torch.scope(() => this.fc_norm.call(pool === 'avg' ? this.patchTokens(tokens).mean(1) : tokens.select(1, 0)))
+  }
+
+  /** Pooled features of images. @param images - [B, C, H, W], normalised. @returns [B, D]. @throws InputError as {@link forward}. */
+  features(images: Tensor): Tensor {
+    return torch.scope(() => this.pool((this as VisionTransformer).call(images)))
+  }
+
+  /**
+   * Scores of the classes. timm: `forward`.
+   *
+   * @param images - [B, C, H, W], normalised.
+   * @returns [B, numClasses].
+   * @throws InputError for a model without a classifier, and as {@link forward}.
+   */
+  logits(images: Tensor): Tensor {
+    const { head } = this
+    if (!head) throw expected('a model with a classifier (numClasses above 0)', 'logits()', 'one without')
+    return torch.scope(() => head.call(this.features(images)))
   }
 }
 
@@ -218,8 +257,7 @@ export function initialise(module: Module): void {
       init.truncNormal_(part.weight, { std: INIT_STD })
       if (part.bias) init.zeros_(part.bias)
     } else if (part instanceof VisionTransformer) {
-      init.truncNormal_(part.pos_embed, { std: INIT_STD })
-      init.truncNormal_(part.cls_token, { std: INIT_STD })
+      for (const tokens of [part.pos_embed, part.cls_token, part.reg_token]) if (tokens) init.truncNormal_(tokens, { std: INIT_STD })
     }
   }
 }

@@ -6,7 +6,8 @@ export const visionTransformers = {
   vit_micro: { embedDim: 128, depth: 4, numHeads: 4 },
   vit_tiny: { embedDim: 192, depth: 12, numHeads: 3 },
   vit_small: { embedDim: 384, depth: 12, numHeads: 6 },
-  vit_base: { embedDim: 768, depth: 12, numHeads: 12 }
+  vit_base: { embedDim: 768, depth: 12, numHeads: 12 },
+  vit_large: { embedDim: 1024, depth: 24, numHeads: 16 }
 } as const satisfies Record<string, Pick<VisionTransformerOptions, 'embedDim' | 'depth' | 'numHeads'>>
 
 export type VisionTransformerName = keyof typeof visionTransformers

@@ -36,7 +36,7 @@ describe('gmml pretrain refuses', () => {
     ['negative epochs', [train, '--epochs', '-1'], 2, /at least 1 for epochs, received -1/],
     ['epochs that are no number', [train, '--epochs', 'many'], 2, /a number for epochs, received 'many'/],
     ['a missing value', [train, '--epochs'], 2, /argument missing/],
-    ['an unknown model', [train, '--model', 'vit_giant'], 2, /one of vit_micro, vit_tiny, vit_small, vit_base for model, received 'vit_giant'/],
+    ['an unknown model', [train, '--model', 'vit_giant'], 2, /one of vit_micro, vit_tiny, vit_small, vit_base, vit_large for model, received 'vit_giant'/],
     ['an unknown device', [train, '--device', 'tpu'], 2, /'cuda:N' for device, received 'tpu'/],
     ['no images', [], 2, /a string for images/],
     ['a folder that is missing', ['nowhere'], 1, /a folder that exists for images 'nowhere'/],

@@ -16,14 +16,14 @@ describe('extractFeatures', () => {
     const model = tinyEncoder()
     const loader = await loaderOf(await stripes(150)) // more than one batch
     const { cls, mean, indices } = await extractFeatures(model, loader)
-    expect([cls.shape, mean.shape]).toEqual([[150, 8], [150, 8]])
+    expect([cls!.shape, mean.shape]).toEqual([[150, 8], [150, 8]])
     expect(indices).toEqual([...Array(150).keys()])
     for await (const { images } of loader.all(150)) {
       const tokens = torch.noGrad(() => model.call(images))
-      expect(cls.sub(tokens.select(1, 0)).abs().max().item()).toBeLessThan(1e-5)
+      expect(cls!.sub(tokens.select(1, 0)).abs().max().item()).toBeLessThan(1e-5)
       expect(mean.sub(tokens.narrow(1, 1, 4).mean(1)).abs().max().item()).toBeLessThan(1e-5)
     }
-    expect(cls.requiresGrad).toBe(false)
+    expect(cls!.requiresGrad).toBe(false)
   })
 
   it('runs in evaluation mode, and leaves the mode as it was', async () => {
@@ -47,7 +47,7 @@ describe('extractFeatures', () => {
     const { tensors } = torch.memory()
     const { cls, mean } = await extractFeatures(model, loader)
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors + 2)
-    for (const tensor of [cls, mean]) tensor.dispose()
+    for (const tensor of [cls, mean]) tensor!.dispose()
     const { pixels } = await pixelFeatures(loader)
     pixels.dispose()
     const none = await loaderOf(await folderWith({ 'a.png': 'no image' }))
@@ -62,7 +62,7 @@ describe('extractFeatures', () => {
     const loader = await loaderOf(await folderWith({ 'a.png': picture, 'b.png': 'no image', 'c.png': picture }))
     const { cls, indices } = await extractFeatures(tinyEncoder(3), loader)
     expect(indices).toEqual([0, 2])
-    expect(torch.equal(cls.select(0, 0), cls.select(0, 1))).toBe(true)
+    expect(torch.equal(cls!.select(0, 0), cls!.select(0, 1))).toBe(true)
   })
 })
 

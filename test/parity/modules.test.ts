@@ -63,7 +63,7 @@ const cases: Record<string, Case> = {
   GELU: { make: () => new GELU(), module: 'GELU', args: [], shape: [4, 7] },
   'GELU by tanh': { make: () => new GELU('tanh'), module: 'GELU', args: [], kwargs: { approximate: 'tanh' }, shape: [4, 7] },
   Attention: { make: () => new Attention(12, 3), module: 'Attention', args: [12, 3], shape: [2, 5, 12] },
-  Block: { make: () => new Block(12, 3, 4, true, 0), module: 'Block', args: [12, 3], shape: [2, 5, 12] },
+  Block: { make: () => new Block(12, 3), module: 'Block', args: [12, 3], shape: [2, 5, 12] },
   DropPath: { make: () => new DropPath(0.4), module: 'DropPath', args: [0.4], shape: [16, 2, 3] }
 }
 

@@ -1,0 +1,74 @@
+import { Attention, DropPath, GELU, Identity, LayerNorm, Linear, Module, newParameter, type Parameter } from '../nn/index.js'
+import * as torch from '../torch/index.js'
+import type { Tensor } from '../torch/index.js'
+
+export const LAYER_NORM_EPS = 1e-6 // timm's for vision transformers, not PyTorch's 1e-5
+
+class Mlp extends Module {
+  readonly fc1: Linear
+  readonly act = new GELU()
+  readonly fc2: Linear
+
+  constructor(dim: number, hidden: number) {
+    super()
+    this.fc1 = new Linear(dim, hidden)
+    this.fc2 = new Linear(hidden, dim)
+  }
+
+  override forward(x: Tensor): Tensor {
+    return this.fc2.call(this.act.call(this.fc1.call(x)))
+  }
+}
+
+/** A learned factor for each element of a token. Paper: arXiv 2103.17239. */
+class LayerScale extends Module {
+  readonly gamma: Parameter
+
+  constructor(dim: number, value: number) {
+    super()
+    this.gamma = newParameter(() => torch.full([dim], value))
+  }
+
+  override forward(x: Tensor): Tensor {
+    return x.mul(this.gamma)
+  }
+}
+
+/** What `VisionTransformerOptions` say of a block. */
+export interface BlockOptions {
+  readonly mlpRatio?: number
+  readonly qkvBias?: boolean
+  readonly initValues?: number | null
+  /** Probability that the block drops a sample's branch. Default 0. */
+  readonly dropPath?: number
+}
+
+/** A pre-norm transformer block. */
+export class Block extends Module {
+  readonly norm1: LayerNorm
+  readonly attn: Attention
+  readonly ls1: LayerScale | Identity
+  readonly norm2: LayerNorm
+  readonly mlp: Mlp
+  readonly ls2: LayerScale | Identity
+  readonly dropPath: DropPath
+
+  constructor(dim: number, numHeads: number, options: BlockOptions = {}) {
+    super()
+    const { mlpRatio = 4, qkvBias = true, initValues = null, dropPath = 0 } = options
+    const scale = () => (initValues === null ? new Identity() : new LayerScale(dim, initValues))
+    this.norm1 = new LayerNorm(dim, LAYER_NORM_EPS)
+    this.attn = new Attention(dim, numHeads, { qkvBias })
+    this.ls1 = scale()
+    this.norm2 = new LayerNorm(dim, LAYER_NORM_EPS)
+    this.mlp = new Mlp(dim, Math.trunc(dim * mlpRatio)) // truncated as timm does, or the keys' shapes would differ
+    this.ls2 = scale()
+    this.dropPath = new DropPath(dropPath)
+  }
+
+  /** @param x - [B, N, D]. */
+  override forward(x: Tensor): Tensor {
+    const attended = x.add(this.dropPath.call(this.ls1.call(this.attn.call(this.norm1.call(x)))))
+    return attended.add(this.dropPath.call(this.ls2.call(this.mlp.call(this.norm2.call(attended)))))
+  }
+}
