@@ -31,7 +31,6 @@ function encode(args: readonly unknown[], name: ForeignName): Uint8Array {
   const [text, encoding = 'utf-8'] = args
   if (typeof text !== 'string') return illegal(name, args)
   if (encoding === 'utf-8' || encoding === 'utf8') return new Uint8Array(Buffer.from(text, 'utf8'))
-  // eslint-disable-next-line no-control-regex
   if ((encoding !== 'latin1' && encoding !== 'latin-1') || /[^\u0000-\u00ff]/.test(text)) return illegal(name, args)
   return new Uint8Array(Buffer.from(text, 'latin1'))
 }

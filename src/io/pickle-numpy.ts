@@ -40,7 +40,8 @@ function makeDType(args: readonly unknown[]): NumpyDType {
   return new NumpyDType(dtype, Number(letters!.slice(1)), order === '>')
 }
 
-const requireDType = (value: unknown): NumpyDType => (value instanceof NumpyDType ? value : refuse(`${describeValue(value)} for a NumPy type`))
+const requireDType = (value: unknown): NumpyDType =>
+  value instanceof NumpyDType ? value : refuse(`${describeValue(value)} for a NumPy type`)
 
 function native(bytes: Uint8Array, { dtype, size, bigEndian }: NumpyDType): Uint8Array {
   const own = bytes.slice()
@@ -57,7 +58,8 @@ function makeScalar(args: readonly unknown[]): unknown {
     bool: () => view[0] !== 0, int8: () => view.readInt8(), int16: () => view.readInt16LE(), int32: () => view.readInt32LE(),
     int64: () => wide(view.readBigInt64LE()), uint8: () => view[0], uint16: () => view.readUInt16LE(), uint32: () => view.readUInt32LE(),
     uint64: () => wide(view.readBigUInt64LE()), float32: () => view.readFloatLE(), float64: () => view.readDoubleLE(),
-    complex64: () => ({ re: view.readFloatLE(), im: view.readFloatLE(4) }), complex128: () => ({ re: view.readDoubleLE(), im: view.readDoubleLE(8) })
+    complex64: () => ({ re: view.readFloatLE(), im: view.readFloatLE(4) }),
+    complex128: () => ({ re: view.readDoubleLE(), im: view.readDoubleLE(8) })
   }
   return (readers[dtype.dtype] ?? (() => refuse(`a NumPy number of ${dtype.dtype}`)))()
 }

@@ -78,7 +78,9 @@ export class Pickler {
   }
 
   #write(value: unknown, path: string): void {
-    if (++this.#depth > MAX_DEPTH) throw new InputError(`Cannot save a value that is nested deeper than ${MAX_DEPTH} levels (${path.slice(0, 80)}...)`)
+    if (++this.#depth > MAX_DEPTH) {
+      throw new InputError(`Cannot save a value that is nested deeper than ${MAX_DEPTH} levels (${path.slice(0, 80)}...)`)
+    }
     this.#dispatch(value, path)
     this.#depth--
   }
@@ -183,7 +185,8 @@ export class Pickler {
 
   #entries(entries: readonly (readonly [unknown, unknown])[], path: string): void {
     this.#batches(entries, 'u', ([key, value]) => {
-      if (typeof key === 'object' && key !== null) throw new InputError(`Cannot save ${path}: a Map with a key that is neither text nor number`)
+      const plain = key === null || ['string', 'number', 'bigint', 'boolean'].includes(typeof key)
+      if (!plain) throw new InputError(`Cannot save ${path}: a Map with a key that is neither text nor number`)
       this.#write(key, `a key of ${path}`)
       this.#write(value, `${path}.${String(key)}`)
     })
@@ -204,7 +207,8 @@ const builtin = (name: string) => new Name('__builtin__', name)
 /** Objects of Python's own that protocol 2 has no instructions for. */
 function plainObject(value: object): Reduced | undefined {
   if (value instanceof Uint8Array) {
-    return new Reduced(new Name('_codecs', 'encode'), [Buffer.from(value.buffer, value.byteOffset, value.length).toString('latin1'), 'latin1'])
+    const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString('latin1')
+    return new Reduced(new Name('_codecs', 'encode'), [text, 'latin1'])
   }
   if (value instanceof Set) return new Reduced(builtin('set'), [[...(value as Set<unknown>)]])
   const { re, im } = value as Record<string, unknown>

@@ -238,7 +238,8 @@ function unquote(line: string): string {
   const quoted = /^(['"])(.*)\1$/.exec(line.trim())
   if (!quoted) throw new Refusal('its pickle has a text without quotes')
   const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r' }
-  const plain = (_: string, escape: string) => (/^x../.test(escape) ? String.fromCharCode(parseInt(escape.slice(1), 16)) : (escapes[escape] ?? escape))
+  const plain = (_: string, escape: string) =>
+    escape.length === 3 ? String.fromCharCode(parseInt(escape.slice(1), 16)) : (escapes[escape] ?? escape)
   return oldString(Buffer.from(quoted[2]!.replace(/\\(x[\da-fA-F]{2}|.)/g, plain), 'latin1'))
 }
 
@@ -250,8 +251,10 @@ const rawUnicode = (line: string): string =>
 
 function floatOf(line: string): number {
   const special: Readonly<Record<string, number>> = { nan: NaN, inf: Infinity, '-inf': -Infinity }
-  const value = special[line.trim()] ?? Number(line)
-  if (line.trim() === '' || (Number.isNaN(value) && line.trim() !== 'nan')) throw new Refusal(`its pickle has the illegal number '${line.slice(0, 40)}'`)
+  const text = line.trim()
+  if (Object.hasOwn(special, text)) return special[text]!
+  const value = Number(text)
+  if (text === '' || Number.isNaN(value)) throw new Refusal(`its pickle has the illegal number '${line.slice(0, 40)}'`)
   return value
 }
 

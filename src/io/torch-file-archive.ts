@@ -78,12 +78,13 @@ async function placeOf(zip: ZipFile, entry: Entry, size: number): Promise<number
 const checksumOf = (entry: Entry) => (entry.crc32 === 0 ? null : entry.crc32)
 
 async function readRecord(file: FileHandle, zip: ZipFile, entry: Entry, size: number): Promise<Buffer> {
-  if (entry.uncompressedSize > MAX_PICKLE) throw new Refusal(`its record '${entry.fileName}' has ${entry.uncompressedSize} bytes, more than ${MAX_PICKLE}`)
+  const { fileName, uncompressedSize } = entry
+  if (uncompressedSize > MAX_PICKLE) throw new Refusal(`its record '${fileName}' has ${uncompressedSize} bytes, more than ${MAX_PICKLE}`)
   const position = await placeOf(zip, entry, size)
-  const bytes = Buffer.alloc(entry.uncompressedSize)
+  const bytes = Buffer.alloc(uncompressedSize)
   await readAt(file, bytes, position)
   const checksum = checksumOf(entry)
-  if (checksum !== null && crc32(bytes) !== checksum) throw new Refusal(`its record '${entry.fileName}' is damaged: the checksum is another`)
+  if (checksum !== null && crc32(bytes) !== checksum) throw new Refusal(`its record '${fileName}' is damaged: the checksum is another`)
   return bytes
 }
 
@@ -111,7 +112,7 @@ async function readZip(file: FileHandle, size: number, inert: readonly string[])
   const pickle = await readRecord(file, zip, records.get(`${root}data.pkl`)!, size)
   const order = records.get(`${root}byteorder`)
   const byteOrder = order ? (await readRecord(file, zip, order, size)).toString('latin1') : 'little'
-  if (byteOrder !== 'little' && byteOrder !== 'big') throw new Refusal(`its byte order is '${byteOrder.slice(0, 20)}', neither little nor big`)
+  if (!['little', 'big'].includes(byteOrder)) throw new Refusal(`its byte order is '${byteOrder.slice(0, 20)}', neither little nor big`)
   const storages = new StorageList()
   const value = new Unpickler(pickle, torchContext(storages, inert)).load()
   const places = new Map<StorageSpec, Place>()
@@ -188,7 +189,8 @@ async function readLegacy(file: FileHandle, size: number, inert: readonly string
   let at = end
   for (const key of keys) {
     const spec = storages.all.get(String(key))
-    if (!spec || places.has(spec)) throw new Refusal(`it lists the storage '${String(key)}', which ${spec ? 'it has already' : 'no tensor is in'}`)
+    if (!spec) throw new Refusal(`it lists the storage '${String(key)}', which no tensor is in`)
+    if (places.has(spec)) throw new Refusal(`it lists the storage '${spec.key}' twice`)
     const length = Buffer.alloc(8)
     const got = await readAt(file, length, at)
     const count = spec.byteLength / (spec.dtype ? elementSize(spec.dtype) : 1)

@@ -34,7 +34,7 @@ interface SavedStorage {
 /**
  * Names records so that their bytes begin at multiples of 64, as PyTorch's do: then a file can be mapped into memory, and a GPU can read it
  * directly. PyTorch fills up with a field of the record's header, which the library has not; here the number in the name has zeros before
- * it. (That is why the records `.format_version` and `.storage_alignment` are not written: they promise PyTorch's own arithmetic of places.)
+ * it. That is why the records `.format_version` and `.storage_alignment` are not written: they promise PyTorch's own arithmetic of places.
  */
 class RecordNames {
   static readonly #header = 30
@@ -74,7 +74,8 @@ class TensorPickler {
     if (isTensor(value)) return this.#tensor(value, path)
     // As the state dict of a module in Python: some readers tell it by its type.
     const entries = Object.entries(value)
-    const isState = Object.getPrototypeOf(value) === Object.prototype && entries.length > 0 && entries.every(([, element]) => isTensor(element))
+    const isPlain = Object.getPrototypeOf(value) === Object.prototype
+    const isState = isPlain && entries.length > 0 && entries.every(([, element]) => isTensor(element))
     return isState ? new Reduced(orderedDict, [], entries) : undefined
   }
 
@@ -111,7 +112,7 @@ class TensorPickler {
     const known = this.#byIdentity.get(identity)
     if (known) {
       if (known.dtype === dtype) return known
-      throw new InputError(`Cannot save ${path}: it is a view as ${dtype} of memory that another tensor sees as ${known.dtype}; clone() one of them`)
+      throw new InputError(`Cannot save ${path}: a view as ${dtype} of what another tensor sees as ${known.dtype}; clone() one of them`)
     }
     const index = this.storages.length
     const size = elementSize(dtype)

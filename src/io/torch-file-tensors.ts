@@ -77,12 +77,16 @@ export class StorageList {
     const [kind, type, key, location, count, view] = id as unknown[]
     // A class with its source code, as old files of whole modules have them.
     if (kind === 'module') return type
-    if (kind !== 'storage' || !(type instanceof ForeignName)) throw new Refusal(`its pickle refers to ${describeValue(kind)}, which is no storage`)
+    if (kind !== 'storage' || !(type instanceof ForeignName)) {
+      throw new Refusal(`its pickle refers to ${describeValue(kind)}, which is no storage`)
+    }
     const dtype = dtypesByStorage.get(type.path)
     if (dtype === undefined) throw new Refusal(`it has a storage of the type '${type.path}', which is not supported${remedyFor(type.name)}`)
     const name = typeof key === 'number' ? String(key) : key
-    if (typeof name !== 'string' || typeof location !== 'string' || !isCount(count)) throw new Refusal('its pickle has an illegal reference to a storage')
-    if (view != null) throw new Refusal('it has storages that are views of others, as PyTorch before 0.4 wrote them; save it again with a current PyTorch')
+    if (typeof name !== 'string' || typeof location !== 'string' || !isCount(count)) {
+      throw new Refusal('its pickle has an illegal reference to a storage')
+    }
+    if (view != null) throw new Refusal('it has storages within storages, as PyTorch before 0.4 wrote; save it again with a current one')
     const spec: StorageSpec = { key: name, dtype, byteLength: count * (dtype ? elementSize(dtype) : 1), location }
     if (!Number.isSafeInteger(spec.byteLength)) throw new Refusal(`storage '${name}' has more bytes than can be counted`)
     const known = this.#byKey.get(name)
@@ -115,7 +119,9 @@ function tensorOf(storages: StorageList, args: readonly unknown[], name: Foreign
   const [storage, offset, shape, strides] = args
   const legal = storages.has(storage) && isCount(offset) && isCounts(shape) && isCounts(strides) && shape.length === strides.length
   const known = dtypes.find((candidate) => candidate === dtype)
-  if (!legal || !known) throw new Refusal(`its pickle calls '${name.path}' with illegal arguments (${args.slice(0, 4).map(describeValue).join(', ')})`)
+  if (!legal || !known) {
+    throw new Refusal(`its pickle calls '${name.path}' with illegal arguments (${args.slice(0, 4).map(describeValue).join(', ')})`)
+  }
   return new TensorSpec(storage, known, offset, shape, strides)
 }
 
@@ -161,13 +167,15 @@ function tensorCallables(storages: StorageList): Callables {
     ['torch._utils._rebuild_parameter_with_state', parameter],
     ['torch.nn.parameter.Parameter', parameter],
     ['torch.Size', (args, name) => pythonCallables.get('builtins.tuple')!(args, name)],
-    ['torch.device', ([type, index]) => (index == null ? String(type) : `${String(type)}:${String(index)}`)],
-    ['torch.serialization._get_layout', ([layout]) => String(layout).replace(/^torch\./, '')]
+    ['torch.device', (args) => args.filter((part) => typeof part === 'string' || typeof part === 'number').join(':')],
+    ['torch.serialization._get_layout', ([layout]) => (typeof layout === 'string' ? layout.replace(/^torch\./, '') : null)]
   ])
   // A tensor with attributes, or of a subclass: the tensor counts.
   callables.set('torch._tensor._rebuild_from_type_v2', ([callee, , args], name) => {
     const inner = callee instanceof ForeignName ? callables.get(callee.path) : undefined
-    if (!inner || !Array.isArray(args)) throw new Refusal(`its pickle calls '${name.path}' with ${describeValue(callee)}, which is not allowed`)
+    if (!inner || !Array.isArray(args)) {
+      throw new Refusal(`its pickle calls '${name.path}' with ${describeValue(callee)}, which is not allowed`)
+    }
     return inner(args as unknown[], callee as ForeignName)
   })
   for (const [name, remedy] of Object.entries(remedies)) {

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises'
+import { open, type FileHandle } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 
 import { expected, InputError } from '../errors.js'
@@ -31,7 +31,7 @@ const view = operator('aten::view', 'dtype')
 const negativeView = operator('aten::_neg_view')
 const setStorage = operator('aten::set_', 'source_Tensor_storage_offset')
 
-const CHUNK = 2 ** 24
+const CHUNK = 2 ** 22
 // Python itself can save no deeper ones.
 const MAX_DEPTH = 500
 
@@ -104,20 +104,20 @@ function swap(bytes: Uint8Array, { key, dtype }: StorageSpec): void {
   swapBytes(bytes, dtype.startsWith('complex') ? elementSize(dtype) / 2 : elementSize(dtype))
 }
 
-/** A storage's bytes as a tensor of uint8. @throws Refusal if the file has changed or is damaged. */
+/** A storage's bytes as a tensor of uint8, by way of `buffer`. @throws Refusal if the file has changed or is damaged. */
 async function readStorage(
-  file: Awaited<ReturnType<typeof open>>, spec: StorageSpec, { position, checksum }: Place, archive: Archive, device: Device
+  file: FileHandle, spec: StorageSpec, { position, checksum }: Place, bigEndian: boolean, device: Device, buffer: Uint8Array
 ): Promise<Tensor> {
   const { byteLength } = spec
   const base = empty([byteLength], { dtype: 'uint8' })
   try {
-    const buffer = new Uint8Array(Math.min(CHUNK, byteLength))
     let crc = 0
-    for (let at = 0; at < byteLength; at += CHUNK) {
-      const chunk = buffer.subarray(0, Math.min(CHUNK, byteLength - at))
-      if ((await readAt(file, chunk, position + at)) < chunk.length) throw new Refusal(`the data of storage '${spec.key}' end beyond the file`)
+    for (let at = 0; at < byteLength; at += buffer.length) {
+      const chunk = buffer.subarray(0, byteLength - at)
+      const got = await readAt(file, chunk, position + at)
+      if (got < chunk.length) throw new Refusal(`the data of storage '${spec.key}' end beyond the file`)
       if (checksum !== null) crc = crc32(chunk, crc)
-      if (archive.bigEndian) swap(chunk, spec)
+      if (bigEndian) swap(chunk, spec)
       // In C++ a bool that is neither 0 nor 1 is undefined behaviour.
       if (spec.dtype === 'bool') for (let i = 0; i < chunk.length; i++) chunk[i] = Number(chunk[i] !== 0)
       noGrad(() => scope(() => void base.narrow(0, at, chunk.length).copy_(fromTypedArray(chunk))))
@@ -152,12 +152,12 @@ function tensorOf(spec: TensorSpec, base: Tensor): Tensor {
 
 function requireOptions(path: unknown, { device = 'cpu', inert = [] }: LoadTorchOptions): void {
   if (typeof path !== 'string') throw expected('a path', 'the file', path)
-  if (requireDevice(device) === ('meta' as string)) throw expected(`'cpu', 'cuda' or 'cuda:N' (inspectTorch reads no data)`, 'device', device)
+  if (requireDevice(device) === 'meta') throw expected(`'cpu', 'cuda' or 'cuda:N' (inspectTorch reads no data)`, 'device', device)
   if (!Array.isArray(inert) || !inert.every((name) => typeof name === 'string')) throw expected('names as in the error', 'inert', inert)
 }
 
 async function withArchive<T>(
-  path: string, options: LoadTorchOptions, use: (archive: Archive, file: Awaited<ReturnType<typeof open>>) => T | Promise<T>
+  path: string, options: LoadTorchOptions, use: (archive: Archive, file: FileHandle) => T | Promise<T>
 ): Promise<T> {
   requireOptions(path, options)
   const file = await open(path, 'r')
@@ -191,7 +191,10 @@ export async function loadTorch<T = unknown>(path: string, options: LoadTorchOpt
     const bases = new Map<StorageSpec, Tensor>()
     const made: Tensor[] = []
     try {
-      for (const [spec, place] of archive.places) bases.set(spec, await readStorage(file, spec, place, archive, device))
+      const buffer = new Uint8Array(CHUNK)
+      for (const [spec, place] of archive.places) {
+        bases.set(spec, await readStorage(file, spec, place, archive.bigEndian, device, buffer))
+      }
       return convert(archive.value, (spec) => {
         const tensor = spec instanceof TensorSpec ? tensorOf(spec, bases.get(spec.storage)!) : fromNumpy(spec, device)
         made.push(tensor)
