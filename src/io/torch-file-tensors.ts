@@ -99,7 +99,7 @@ export class StorageList {
   }
 
   has(value: unknown): value is StorageSpec {
-    return this.#byKey.get((value as StorageSpec | null)?.key ?? '') === value
+    return value !== undefined && this.#byKey.get((value as StorageSpec | null)?.key ?? '') === value
   }
 }
 
