@@ -43,14 +43,15 @@ export interface Progress {
 }
 
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
-const MODEL = 'model.'
+export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
 const KEPT = 2
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
 
-function withoutPrefix(prefix: string, tensors: StateDict): StateDict {
+/** The tensors whose names begin with `prefix`, without it. */
+export function withoutPrefix(prefix: string, tensors: StateDict): StateDict {
   const chosen = Object.entries(tensors).filter(([name]) => name.startsWith(prefix))
   return Object.fromEntries(chosen.map(([name, tensor]) => [name.slice(prefix.length), tensor]))
 }
@@ -72,8 +73,8 @@ export async function saveCheckpoint(
   run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription
 ): Promise<string> {
   const { state: perParameter, param_groups } = state.optimizer.stateDict()
-  const moments = Object.entries(perParameter).flatMap(([number, tensors]) =>
-    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
+  const moments = [...perParameter].flatMap(([number, tensors]) =>
+    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor as Tensor] as const)
   )
   const path = run.checkpoint(progress.step)
   const tensors = { ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)) }
@@ -111,10 +112,10 @@ export async function loadCheckpoint(path: string, state: TrainingState): Promis
     const [progress, groups] = [parseJson(metadata['progress']), parseJson(metadata['param_groups'])]
     if (!progress || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
     state.model.loadStateDict(withoutPrefix(MODEL, tensors))
-    const perParameter: Record<number, Record<string, Tensor>> = {}
+    const perParameter = new Map<number, Record<string, Tensor>>()
     for (const [name, tensor] of Object.entries(withoutPrefix(OPTIMIZER, tensors))) {
       const [number, field] = name.split('.') as [string, string]
-      ;(perParameter[Number(number)] ??= {})[field] = tensor
+      perParameter.set(Number(number), { ...perParameter.get(Number(number)), [field]: tensor })
     }
     const param_groups = groups as OptimizerStateDict['param_groups']
     state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })
