@@ -23,11 +23,11 @@ async function syncFolders(files: readonly Writing[]): Promise<void> {
 }
 
 /**
- * Writes files that belong together under temporary names and renames them when all are complete and on disk. If one fails (a full disk, say),
- * what stood at their paths before is untouched.
+ * Writes files that belong together under temporary names and renames them when all are complete and on disk. If one fails (a full disk,
+ * say), what stood at their paths before is untouched.
  *
- * @param files - The last is the one that speaks of the others: what stood there before is removed before the first rename, and it comes last,
- *   so that at no time it speaks of files that are missing or of another writing.
+ * @param files - The last is the one that speaks of the others: what stood there before is removed before the first rename, and it is
+ *   renamed last, so that at no time it speaks of files that are missing or of another writing.
  */
 export async function writeTogether(files: readonly Writing[]): Promise<void> {
   // Two writers of one file at once, also from worker threads, must not write into each other's.

@@ -7,8 +7,8 @@ import { arrayTypes } from '../torch/types.js'
 // Names of dtypes in the format, by ours. https://github.com/huggingface/safetensors
 const formatNames = {
   float64: 'F64', float32: 'F32', float16: 'F16', bfloat16: 'BF16', int64: 'I64', int32: 'I32', int16: 'I16', int8: 'I8',
-  uint64: 'U64', uint32: 'U32', uint16: 'U16', uint8: 'U8', bool: 'BOOL', complex64: 'C64', float8_e4m3fn: 'F8_E4M3', float8_e5m2: 'F8_E5M2',
-  float8_e4m3fnuz: 'F8_E4M3FNUZ', float8_e5m2fnuz: 'F8_E5M2FNUZ', float8_e8m0fnu: 'F8_E8M0', float4_e2m1fn_x2: 'F4'
+  uint64: 'U64', uint32: 'U32', uint16: 'U16', uint8: 'U8', bool: 'BOOL', complex64: 'C64', float8_e4m3fn: 'F8_E4M3',
+  float8_e5m2: 'F8_E5M2', float8_e4m3fnuz: 'F8_E4M3FNUZ', float8_e5m2fnuz: 'F8_E5M2FNUZ', float8_e8m0fnu: 'F8_E8M0', float4_e2m1fn_x2: 'F4'
 } as const satisfies Partial<Record<DType, string>>
 
 const dtypesByName = new Map<string, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
@@ -45,7 +45,8 @@ export interface Header {
   readonly bytes: Uint8Array
 }
 
-const isCount = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+const isCount = (value: unknown): value is number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && !Object.is(value, -0)
 
 /** Elements of a shape; NaN where libtorch could not count them, which multiplies the sizes that are not zero for its strides. */
 export function countElements(shape: readonly number[]): number {
@@ -55,18 +56,28 @@ export function countElements(shape: readonly number[]): number {
 }
 
 /**
- * The first name that an object of a JSON text has twice, at any depth. `JSON.parse` takes the last silently, other readers the first: a file
- * must not mean one thing here and another there.
+ * The first name that an object of a JSON text has twice, at any depth. `JSON.parse` takes the last silently, other readers the first: a
+ * file must not mean one thing here and another there.
  *
  * @param json - Legal JSON.
  */
 export function duplicateName(json: string): string | undefined {
   const open: Set<string>[] = []
-  for (const [token, text, colon] of json.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
-    if (token === '{') open.push(new Set())
-    else if (token === '}') open.pop()
-    else if (colon !== undefined) {
-      const [name, names] = [JSON.parse(text!) as string, open.at(-1)!]
+  let start = -1 // of the string that `i` is in
+  let last = '' // string, as it is written
+  for (let i = 0; i < json.length; i++) {
+    const character = json[i]
+    if (start >= 0) {
+      if (character === '\\') i++
+      else if (character === '"') {
+        last = json.slice(start, i + 1)
+        start = -1
+      }
+    } else if (character === '"') start = i
+    else if (character === '{') open.push(new Set())
+    else if (character === '}') open.pop()
+    else if (character === ':') {
+      const [name, names] = [JSON.parse(last) as string, open.at(-1)!]
       if (names.has(name)) return name
       names.add(name)
     }
@@ -94,9 +105,9 @@ const isWellFormed = (text: string) => !/\p{Surrogate}/u.test(text)
 
 function parseMetadata(value: unknown, refuse: (reason: string) => never): Record<string, string> {
   if (value === undefined || value === null) return {}
-  const strings = Object.entries(value).flat()
-  const legal = typeof value === 'object' && !Array.isArray(value) && strings.every((text) => typeof text === 'string' && isWellFormed(text))
-  return legal ? (value as Record<string, string>) : refuse('its metadata are no strings by name')
+  const strings = Object.entries(value).flat().every((text) => typeof text === 'string' && isWellFormed(text))
+  if (!strings || typeof value !== 'object' || Array.isArray(value)) refuse('its metadata are no strings by name')
+  return value as Record<string, string>
 }
 
 function parseEntry(name: string, value: unknown, refuse: (reason: string) => never): Entry {
@@ -119,7 +130,7 @@ function parseEntry(name: string, value: unknown, refuse: (reason: string) => ne
 function halveLast(name: string, shape: readonly number[], refuse: (reason: string) => never): number[] {
   const last = shape.at(-1)
   if (last === undefined || last % 2) refuse(`tensor '${name}' has numbers of 4 bits that do not fill the bytes of its last dimension`)
-  return [...shape.slice(0, -1), last! / 2]
+  return [...shape.slice(0, -1), last / 2]
 }
 
 /** Fills `buffer` from `position` in the file. @returns How many bytes there were. */

@@ -19,16 +19,16 @@ export interface LoadOptions {
   /** Where the tensors go. Default `cpu`. */
   readonly device?: Device
   /**
-   * Maps the file into memory instead of reading it: nothing is copied, pages come from the disk when they are used, and the system may take
-   * them back. Writing into a tensor never changes the file. The file must not be shortened or written over while a tensor of it lives, or
-   * the process may end (SIGBUS), which is why this is a choice; replacing it by another file of its name, as {@link saveSafetensors} does,
-   * is harmless. Default false.
+   * Maps the file into memory instead of reading it: nothing is copied, pages come from the disk when they are used, and the system may
+   * take them back. Writing into a tensor never changes the file. The file must not be shortened or written over while a tensor of it
+   * lives, or the process may end (SIGBUS), which is why this is a choice; replacing it by another file of its name, as `saveSafetensors`
+   * does, is harmless. A tensor that is not aligned in the file, and one of bools, is copied. Default false.
    */
   readonly map?: boolean
 }
 
-// The tensor whose elements are in `bytes`, a tensor of uint8, from `start` on. It uses that memory where it can, and it is no view of it: in-place
-// operations on one tensor of a file are none on the others.
+// The tensor whose elements are in `bytes`, a tensor of uint8, from `start` on. It uses that memory where it can, and it is no view of it:
+// in-place operations on one tensor of a file are none on the others.
 function tensorAt(bytes: Tensor, start: number, { dtype, shape, start: first, end }: Entry): Tensor {
   return scope(() => {
     const own = () => bytes.narrow(0, start, end - first)

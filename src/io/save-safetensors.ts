@@ -26,8 +26,9 @@ export interface SaveOptions {
    */
   readonly maxShardBytes?: number
   /**
-   * Copies all tensors into host memory before anything is written, so that they may be changed while this function works. Without it a change
-   * is an error. Default false.
+   * Copies all tensors into host memory before anything is written, so that a training step may change them while this function works.
+   * Without it they must stay as they are until it is done; a change is an error, as far as libtorch counts it (fused optimizers and
+   * replayed CUDA graphs change weights without counting). Default false.
    */
   readonly snapshot?: boolean
 }
@@ -38,7 +39,7 @@ interface Item {
   readonly shape: readonly number[]
   readonly bytes: number
   readonly source: Tensor | LazyTensor
-  /** Counts the in-place operations on a tensor. */
+  /** Libtorch's count of in-place operations on the tensor. */
   readonly version: number | undefined
 }
 
@@ -50,8 +51,8 @@ function toItem(name: string, source: unknown): Item {
   const { dtype, shape } = source as Tensor | LazyTensor
   if (lazy) {
     requireDType(dtype, `the dtype of '${name}'`)
-    const legal = Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0) && !Number.isNaN(countElements(shape))
-    if (!legal) throw expected('sizes', `the shape of '${name}'`, shape)
+    const sizes = Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0)
+    if (!sizes || Number.isNaN(countElements(shape))) throw expected('sizes', `the shape of '${name}'`, shape)
   } else if ((source as Tensor).device === 'meta') {
     throw new InputError(`Tensor '${name}' cannot be written: it is on the device meta and has no elements`)
   }
@@ -81,16 +82,18 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
 }
 
-async function writeTensor(file: FileHandle, { name, dtype, shape, version }: Item, tensor: Tensor): Promise<void> {
-  const requireUnchanged = () => {
-    if (version !== undefined && versionOf(tensor) !== version) {
-      throw new InputError(`Tensor '${name}' was changed while it was being written: wait for saveSafetensors(), or give it { snapshot: true }`)
-    }
+function requireUnchanged(items: readonly Item[]): void {
+  for (const { name, source, version } of items) {
+    if (version === undefined || versionOf(source as Tensor) === version) continue
+    const remedy = 'wait for saveSafetensors(), or give it { snapshot: true }'
+    throw new InputError(`Tensor '${name}' was changed while the file was being written: ${remedy}`)
   }
+}
+
+async function writeTensor(file: FileHandle, { name, dtype, shape }: Item, tensor: Tensor): Promise<void> {
   if (tensor.dtype !== dtype || String(tensor.shape) !== String(shape)) {
     throw expected(`${dtype} [${shape.join(', ')}]`, `tensor '${name}'`, `${tensor.dtype} [${tensor.shape.join(', ')}]`)
   }
-  requireUnchanged()
   const bytes = scope(() => noGrad(() => {
     const plain = tensor.detach().toDense().resolveConj().resolveNeg().contiguous()
     return plain.flatten().view('uint8')
@@ -98,7 +101,6 @@ async function writeTensor(file: FileHandle, { name, dtype, shape, version }: It
   try {
     const length = bytes.numel()
     for (let start = 0; start < length; start += CHUNK) {
-      requireUnchanged()
       const slice = bytes.narrow(0, start, Math.min(CHUNK, length - start))
       try {
         await writeAll(file, (await slice.toTypedArrayAsync()) as Uint8Array)
@@ -131,13 +133,13 @@ async function earlierFiles(path: string, written: readonly string[]): Promise<s
 }
 
 /**
- * Writes tensors as a safetensors file: one at a time and in pieces, so that there is no second copy of them in memory, and atomically: what
- * stood there before stays until all is on disk, and if that fails.
+ * Writes tensors as a safetensors file: one at a time and in pieces, so that there is no second copy of them in memory, and atomically:
+ * what stood there before stays until all is on disk, and if that fails.
  *
  * @param tensors - Any device and layout; written in row-major order. A {@link LazyTensor} is made when its turn comes.
  * @param metadata - Strings for the header.
- * @throws InputError if the format cannot hold a tensor or the metadata are no strings, before the file is touched; also if a tensor is changed
- *   in place while it is being written (see `snapshot`).
+ * @throws InputError if the format cannot hold a tensor or the metadata are no strings, before the file is touched; also if a tensor is
+ *   changed in place before the file is complete (see `snapshot`).
  */
 export async function saveSafetensors(
   path: string, tensors: Readonly<Record<string, Tensor | LazyTensor>>, metadata: Readonly<Record<string, string>> = {},
@@ -159,6 +161,7 @@ export async function saveSafetensors(
       const write = async (file: FileHandle) => {
         await writeAll(file, header)
         for (const item of shard) await writeItem(file, item)
+        requireUnchanged(copies)
       }
       return { path: shards.length > 1 ? shardOf(path, i + 1, shards.length) : path, write }
     })
