@@ -1,4 +1,4 @@
-// npm run bench -- [ops] [step] [--quick] [--write] [--only TEXT]: see README.md
+// npm run bench -- [ops] [step] [zoo] [--quick] [--write] [--only TEXT]: see README.md
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
@@ -6,13 +6,14 @@ import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-const BENCHMARKS = ['ops', 'step']
+const BENCHMARKS = ['ops', 'step', 'zoo']
+const USUAL = ['ops', 'step']
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
   --write   a record in bench/results (the default without --quick)
-  --only    step: the cases whose name has TEXT in it; no record unless --write is given`
+  --only    step, zoo: the cases whose name has TEXT in it; no record unless --write is given`
 
 function parse() {
   try {
@@ -24,7 +25,7 @@ function parse() {
     })
     const unknown = positionals.filter((name) => !BENCHMARKS.includes(name))
     if (unknown.length) throw new Error(`expected ${BENCHMARKS.join(' or ')}, received ${unknown.join(' ')}`)
-    return { ...values, write: values.write ?? !(values.quick || values.only), names: positionals.length ? positionals : BENCHMARKS }
+    return { ...values, write: values.write ?? !(values.quick || values.only), names: positionals.length ? positionals : USUAL }
   } catch (error) {
     console.error(`${error.message}\n\n${USAGE}`)
     process.exit(2)

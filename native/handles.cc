@@ -1,5 +1,6 @@
 #include "handles.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -73,7 +74,9 @@ void TensorTable::report(Slot& slot) {
   slot.scoped = false;
   const auto& tensor = slot.object;
   // A view's memory is its base's: counted again, an expanded number would look like terabytes to V8.
-  slot.reported = tensor.has_storage() && !tensor.is_view() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0;
+  const bool owns = tensor.has_storage() && !tensor.is_view();
+  // Of a storage that tensors share without being views, as those of a mapped file do, each counts its own part.
+  slot.reported = owns ? static_cast<int64_t>(std::min(tensor.storage().nbytes(), tensor.nbytes())) : 0;
   unreported_ += slot.reported;
 }
 

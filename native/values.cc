@@ -31,7 +31,8 @@ constexpr std::array dtypes{
     Named<at::ScalarType>{"complex64", at::kComplexFloat}, Named<at::ScalarType>{"complex128", at::kComplexDouble},
     Named<at::ScalarType>{"float8_e4m3fn", at::kFloat8_e4m3fn}, Named<at::ScalarType>{"float8_e5m2", at::kFloat8_e5m2},
     Named<at::ScalarType>{"float8_e4m3fnuz", at::kFloat8_e4m3fnuz},
-    Named<at::ScalarType>{"float8_e5m2fnuz", at::kFloat8_e5m2fnuz}, Named<at::ScalarType>{"qint8", at::kQInt8},
+    Named<at::ScalarType>{"float8_e5m2fnuz", at::kFloat8_e5m2fnuz}, Named<at::ScalarType>{"float8_e8m0fnu", at::kFloat8_e8m0fnu},
+    Named<at::ScalarType>{"float4_e2m1fn_x2", at::kFloat4_e2m1fn_x2}, Named<at::ScalarType>{"qint8", at::kQInt8},
     Named<at::ScalarType>{"quint8", at::kQUInt8}, Named<at::ScalarType>{"qint32", at::kQInt32}};
 
 constexpr std::array layouts{

@@ -1,5 +1,6 @@
 // Files of tensors.
-export { inspectSafetensors, loadSafetensors, saveSafetensors, type SafetensorsFile } from './safetensors.js'
+export { inspectSafetensors, loadSafetensors, type LoadOptions, type SafetensorsFile } from './safetensors.js'
+export { saveSafetensors, type LazyTensor, type SaveOptions } from './save-safetensors.js'
 export { writeAtomic, writeFileAtomic } from './atomic.js'
 export { inspectTorch, loadTorch, TensorInfo, type LoadTorchOptions } from './torch-file.js'
 export { saveTorch } from './torch-file-save.js'

@@ -31,7 +31,10 @@ export const arrayTypes = {
   float8_e4m3fn: Uint8Array,
   float8_e5m2: Uint8Array,
   float8_e4m3fnuz: Uint8Array,
-  float8_e5m2fnuz: Uint8Array
+  float8_e5m2fnuz: Uint8Array,
+  float8_e8m0fnu: Uint8Array,
+  /** Two numbers in each element. */
+  float4_e2m1fn_x2: Uint8Array
 } as const
 
 /** Element type of a tensor, by PyTorch's name. */

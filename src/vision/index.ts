@@ -8,3 +8,4 @@ export {
 } from './vision-transformer.js'
 export { visionTransformer, visionTransformers, type VisionTransformerName } from './zoo.js'
 export { loadTimm, visionTransformerFromTimm, type LoadTimmOptions } from './load-timm.js'
+export { costOf, type Cost } from './cost.js'

@@ -51,7 +51,7 @@ describe('a write that fails leaves the earlier file and nothing else', () => {
     withEarlier((path) => {
       let count = 0
       replaceWrite((write, file, args) => (++count > 2 ? Promise.reject(full()) : write.apply(file, args)))
-      return saveSafetensors(path, { a: torch.ones([100]) })
+      return saveSafetensors(path, { a: torch.ones([100]), b: torch.ones([100]) })
     }, /ENOSPC/))
 
   it('when the data cannot be brought to the disk', () =>

@@ -67,7 +67,9 @@ describe('a round trip through typed arrays', () => {
     float8_e4m3fn: new Uint8Array([0, 0x38, 0x7e, 0x80, 1, 2]),
     float8_e5m2: new Uint8Array([0, 0x3c, 0x7b, 0x80, 1, 2]),
     float8_e4m3fnuz: new Uint8Array([0, 0x38, 0x7f, 1, 2, 3]),
-    float8_e5m2fnuz: new Uint8Array([0, 0x3c, 0x7f, 1, 2, 3])
+    float8_e5m2fnuz: new Uint8Array([0, 0x3c, 0x7f, 1, 2, 3]),
+    float8_e8m0fnu: new Uint8Array([0, 1, 127, 128, 254, 255]),
+    float4_e2m1fn_x2: new Uint8Array([0, 1, 0x7f, 0x80, 0xf8, 0xff])
   }
 
   it.each(dtypes)('%s keeps every bit, also transposed, sliced, empty and of no dimension', async (dtype) => {

@@ -1,0 +1,218 @@
+import type { FileHandle } from 'node:fs/promises'
+
+import { expected, InputError } from '../errors.js'
+import type { DType } from '../torch/index.js'
+import { arrayTypes } from '../torch/types.js'
+
+// Names of dtypes in the format, by ours. https://github.com/huggingface/safetensors
+const formatNames = {
+  float64: 'F64', float32: 'F32', float16: 'F16', bfloat16: 'BF16', int64: 'I64', int32: 'I32', int16: 'I16', int8: 'I8',
+  uint64: 'U64', uint32: 'U32', uint16: 'U16', uint8: 'U8', bool: 'BOOL', complex64: 'C64', float8_e4m3fn: 'F8_E4M3',
+  float8_e5m2: 'F8_E5M2', float8_e4m3fnuz: 'F8_E4M3FNUZ', float8_e5m2fnuz: 'F8_E5M2FNUZ', float8_e8m0fnu: 'F8_E8M0', float4_e2m1fn_x2: 'F4'
+} as const satisfies Partial<Record<DType, string>>
+
+const dtypesByName = new Map<string, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
+
+// Dtypes of the format that libtorch has no tensors of.
+const LACKING = ['F6_E2M3', 'F6_E3M2']
+
+// The reference implementation refuses longer headers too.
+const MAX_HEADER = 100_000_000
+
+/** Bytes that are read or written at once. Larger pieces are no faster, and take memory besides the tensors'. */
+export const CHUNK = 1 << 20
+
+/** Bytes of one element. */
+export const elementSize = (dtype: DType) => arrayTypes[dtype].BYTES_PER_ELEMENT * (dtype.startsWith('complex') ? 2 : 1)
+
+/** One tensor of a file. */
+export interface Entry {
+  readonly name: string
+  readonly dtype: DType
+  /** Sizes as libtorch has them. */
+  readonly shape: readonly number[]
+  /** Bytes from the beginning of the data. */
+  readonly start: number
+  readonly end: number
+}
+
+/** What the header of a safetensors file says. */
+export interface Header {
+  /** In the file's order. */
+  readonly entries: readonly Entry[]
+  readonly metadata: Readonly<Record<string, string>>
+  /** All that comes before the data. */
+  readonly bytes: Uint8Array
+}
+
+const isCount = (value: unknown): value is number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && !Object.is(value, -0)
+
+/** Elements of a shape; NaN where libtorch could not count them, which multiplies the sizes that are not zero for its strides. */
+export function countElements(shape: readonly number[]): number {
+  const product = shape.reduce((product, size) => product * (size || 1), 1)
+  if (!Number.isSafeInteger(product)) return NaN
+  return shape.includes(0) ? 0 : product
+}
+
+/**
+ * The first name that an object of a JSON text has twice, at any depth. `JSON.parse` takes the last silently, other readers the first: a
+ * file must not mean one thing here and another there.
+ *
+ * @param json - Legal JSON.
+ */
+export function duplicateName(json: string): string | undefined {
+  const open: Set<string>[] = []
+  let start = -1 // of the string that `i` is in
+  let last = '' // string, as it is written
+  for (let i = 0; i < json.length; i++) {
+    const character = json[i]
+    if (start >= 0) {
+      if (character === '\\') i++
+      else if (character === '"') {
+        last = json.slice(start, i + 1)
+        start = -1
+      }
+    } else if (character === '"') start = i
+    else if (character === '{') open.push(new Set())
+    else if (character === '}') open.pop()
+    else if (character === ':') {
+      const [name, names] = [JSON.parse(last) as string, open.at(-1)!]
+      if (names.has(name)) return name
+      names.add(name)
+    }
+  }
+  return undefined
+}
+
+/** Parses the bytes of a JSON object whose names are unique and which holds no half characters. @throws what `refuse` throws. */
+export function parseUnique(bytes: Uint8Array, what: string, refuse: (reason: string) => never): Record<string, unknown> {
+  let text: string
+  let parsed: unknown
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    parsed = JSON.parse(text)
+  } catch {
+    refuse(`${what} is no JSON`)
+  }
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) refuse(`${what} is no JSON object`)
+  const duplicate = duplicateName(text)
+  if (duplicate !== undefined) refuse(`${what} has the name '${duplicate}' twice`)
+  return parsed as Record<string, unknown>
+}
+
+const isWellFormed = (text: string) => !/\p{Surrogate}/u.test(text)
+
+function parseMetadata(value: unknown, refuse: (reason: string) => never): Record<string, string> {
+  if (value === undefined || value === null) return {}
+  const strings = Object.entries(value).flat().every((text) => typeof text === 'string' && isWellFormed(text))
+  if (!strings || typeof value !== 'object' || Array.isArray(value)) refuse('its metadata are no strings by name')
+  return value as Record<string, string>
+}
+
+function parseEntry(name: string, value: unknown, refuse: (reason: string) => never): Entry {
+  if (!isWellFormed(name)) refuse(`the name ${JSON.stringify(name)} is no Unicode text`)
+  const { dtype: dtypeName, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>
+  if (LACKING.includes(String(dtypeName))) refuse(`tensor '${name}' has the dtype ${String(dtypeName)}, which libtorch does not have`)
+  const dtype = dtypesByName.get(String(dtypeName))
+  if (!dtype || typeof dtypeName !== 'string') refuse(`tensor '${name}' has the unknown dtype '${String(dtypeName)}'`)
+  if (!Array.isArray(shape) || !shape.every(isCount)) refuse(`tensor '${name}' has no legal shape`)
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) refuse(`tensor '${name}' has no legal offsets`)
+  const [start, end] = offsets as [number, number]
+  const own = dtype === 'float4_e2m1fn_x2' ? halveLast(name, shape, refuse) : shape
+  const bytes = countElements(own) * elementSize(dtype)
+  if (!Number.isSafeInteger(bytes)) refuse(`tensor '${name}' has a shape of more elements than can be counted`)
+  if (end - start !== bytes) refuse(`tensor '${name}' has ${end - start} bytes where its shape and dtype need ${bytes}`)
+  return { name, dtype, shape: own, start, end }
+}
+
+// The format counts numbers of four bits, libtorch the bytes that hold two of them.
+function halveLast(name: string, shape: readonly number[], refuse: (reason: string) => never): number[] {
+  const last = shape.at(-1)
+  if (last === undefined || last % 2) refuse(`tensor '${name}' has numbers of 4 bits that do not fill the bytes of its last dimension`)
+  return [...shape.slice(0, -1), last / 2]
+}
+
+/** Fills `buffer` from `position` in the file. @returns How many bytes there were. */
+export async function readAt(file: FileHandle, buffer: Uint8Array, position: number): Promise<number> {
+  let done = 0
+  while (done < buffer.length) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return done
+}
+
+/** Reads and checks the header of a file. @throws InputError naming the file and what is wrong with it, before any tensor is allocated. */
+export async function readHeader(file: FileHandle, path: string): Promise<Header> {
+  const refuse = (reason: string): never => {
+    throw new InputError(`${path} is no legal safetensors file: ${reason}`)
+  }
+  const { size } = await file.stat()
+  const prefix = Buffer.alloc(8)
+  if ((await readAt(file, prefix, 0)) < 8) refuse(`it has ${size} bytes, and the length of the header alone takes 8`)
+  const length = prefix.readBigUInt64LE()
+  if (length > MAX_HEADER || Number(length) + 8 > size) refuse(`its header should have ${length} bytes, the file has ${size}`)
+  const bytes = Buffer.alloc(8 + Number(length))
+  if ((await readAt(file, bytes, 0)) < bytes.length) refuse('it ends within its header')
+  if (length > 0 && bytes[8] !== '{'.charCodeAt(0)) refuse(`its header does not begin with '{'`)
+  const { __metadata__: metadata, ...tensors } = parseUnique(bytes.subarray(8), 'its header', refuse)
+  const entries = Object.entries(tensors).map(([name, value]) => parseEntry(name, value, refuse))
+  entries.sort((a, b) => a.start - b.start || a.end - b.end)
+  let next = 0
+  for (const { name, start, end } of entries) {
+    if (start !== next) refuse(`tensor '${name}' begins at byte ${start} of the data where ${next} was expected (overlap or gap)`)
+    next = end
+  }
+  if (bytes.length + next !== size) refuse(`its tensors need ${bytes.length + next} bytes, the file has ${size}`)
+  return { entries, metadata: parseMetadata(metadata, refuse), bytes }
+}
+
+/**
+ * The header of a file with these tensors, one after the other.
+ *
+ * @throws InputError for what the format cannot hold.
+ */
+export function writeHeader(
+  tensors: readonly { readonly name: string; readonly dtype: DType; readonly shape: readonly number[] }[],
+  metadata: Readonly<Record<string, string>>
+): Buffer {
+  let offset = 0
+  const described = tensors.map(({ name, dtype, shape }) => {
+    const start = offset
+    offset += countElements(shape) * elementSize(dtype)
+    const sizes = dtype === 'float4_e2m1fn_x2' ? [...shape.slice(0, -1), shape.at(-1)! * 2] : shape
+    return [name, { dtype: formatNames[dtype as keyof typeof formatNames], shape: sizes, data_offsets: [start, offset] }]
+  })
+  const header = Object.fromEntries([...(Object.keys(metadata).length ? [['__metadata__', metadata]] : []), ...described]) as object
+  const text = Buffer.from(JSON.stringify(header))
+  // Padded with spaces so that the data are aligned.
+  const bytes = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8, ' ')
+  bytes.writeBigUInt64LE(BigInt(bytes.length - 8))
+  text.copy(bytes, 8)
+  if (bytes.length - 8 > MAX_HEADER) {
+    throw new InputError(`The names, shapes and metadata take ${bytes.length - 8} bytes, and safetensors allows ${MAX_HEADER}`)
+  }
+  return bytes
+}
+
+/** @throws InputError if the format has no place for such a tensor. */
+export function requireWritable(name: string, dtype: DType, shape: readonly number[]): void {
+  const refuse = (reason: string): never => {
+    throw new InputError(`Tensor '${name}' cannot be written: ${reason}`)
+  }
+  if (!Object.hasOwn(formatNames, dtype)) refuse(`safetensors has no dtype ${dtype}`)
+  if (name === '__metadata__') refuse('the format uses this name itself')
+  if (!isWellFormed(name)) refuse('its name is no Unicode text')
+  if (dtype === 'float4_e2m1fn_x2' && shape.length === 0) refuse(`safetensors has no ${dtype} without dimensions`)
+}
+
+/** @throws InputError unless these are strings by name. */
+export function requireMetadata(metadata: Readonly<Record<string, string>>): void {
+  if (typeof metadata !== 'object' || metadata === null) throw expected('strings by name', 'metadata', metadata)
+  for (const [name, value] of Object.entries(metadata)) {
+    if (typeof value !== 'string') throw expected('a string', `metadata '${name}'`, value)
+    if (!isWellFormed(name) || !isWellFormed(value)) throw expected('Unicode text', `metadata '${name}'`, value)
+  }
+}
