@@ -36,6 +36,7 @@ export interface Addon {
   strides(handle: Handle): number[]
   dtype(handle: Handle): string
   device(handle: Handle): string
+  layout(handle: Handle): string
   isContiguous(handle: Handle): boolean
   /** Copies `bytes` into a new CPU tensor. */
   fromBytes(bytes: ArrayBufferView, dtype: string, shape: readonly number[]): Handle
@@ -55,6 +56,8 @@ export interface Addon {
   requiresGrad(handle: Handle): boolean
   setRequiresGrad(handle: Handle, value: boolean): void
   isLeaf(handle: Handle): boolean
+  /** Name of the operation that made the tensor (`AddBackward0`), or null if none was recorded. */
+  gradFunction(handle: Handle): string | null
   retainGrad(handle: Handle): void
   /** Gradient of a leaf as a new handle, or null. */
   gradient(handle: Handle): Handle | null

@@ -5,9 +5,12 @@ import * as autograd from '../native/autograd.js'
 import { operator, call } from '../native/dispatch.js'
 import * as storage from '../native/storage.js'
 import { setTensorClass } from '../native/tensor-handle.js'
-import { formatTensor, nest } from './format.js'
+import type { NestedArray } from './creation.js'
+import { nest } from './format.js'
+import * as indexing from './indexing.js'
 import { TensorMethods } from './ops/methods.generated.js'
-import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type MemoryFormat, type TypedArray } from './types.js'
+import { printTensor } from './print.js'
+import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray } from './types.js'
 
 const toOperator = operator('aten::to', 'dtype_layout')
 
@@ -47,6 +50,11 @@ export class Tensor extends TensorMethods {
 
   get device(): Device {
     return storage.device(this) as Device
+  }
+
+  /** How the elements are kept. PyTorch: `Tensor.layout`. */
+  get layout(): Layout {
+    return storage.layout(this) as Layout
   }
 
   /** True if the elements lie in row-major order without gaps. */
@@ -156,12 +164,46 @@ export class Tensor extends TensorMethods {
     return this.permute([...this.shape.keys()].reverse())
   }
 
-  override toString(): string {
-    return formatTensor(this)
+  /**
+   * A part of the tensor. Python's `x[0, 1:5, None, mask]` is `x.at(0, slice(1, 5), null, mask)`.
+   *
+   * With integers, slices, null and ellipsis alone the result is a view that shares the tensor's memory. With a mask or an index tensor it
+   * is a copy: index tensors broadcast with each other, and their dimensions take the place of the indexed ones, or come first where other
+   * dimensions lie between them. PyTorch: `Tensor.__getitem__`.
+   *
+   * @throws InputError for too many indices, one that is out of range, a mask of another shape, or what is no index.
+   */
+  at(...indices: readonly indexing.Index[]): Tensor {
+    return indexing.at(this, indices)
   }
 
-  [inspect.custom](): string {
-    return this.isLive ? formatTensor(this) : 'Tensor (disposed)'
+  /**
+   * Writes `value` into a part of the tensor and returns the tensor. Python's `x[0, mask] = value` is `x.setAt([0, mask], value)`.
+   *
+   * @param indices - As for {@link at}.
+   * @param value - A tensor, a number or nested arrays, converted to the tensor's dtype and broadcast to the shape of the part.
+   * @throws InputError as {@link at}, or if complex values are given for a real tensor.
+   */
+  setAt(indices: readonly indexing.Index[], value: Tensor | NestedArray | TypedArray): this {
+    indexing.setAt(this, indices, value)
+    return this
+  }
+
+  /** The rows: views along the first dimension, all made at once. PyTorch: `Tensor.__iter__`. */
+  [Symbol.iterator](): IterableIterator<Tensor> {
+    if (this.ndim === 0) throw expected('a tensor of at least one dimension', 'iteration', 'one of no dimensions')
+    return this.unbind()[Symbol.iterator]()
+  }
+
+  /** The text that PyTorch prints. Large tensors are shown by their edges; see `setPrintOptions`. */
+  override toString(): string {
+    return printTensor(this)
+  }
+
+  [inspect.custom](depth: number): object {
+    const text = !this.isLive ? 'Tensor (disposed)' : depth < 0 ? '[Tensor]' : this.toString()
+    // As an object, whose lines are indented to where it stands, which those of a string are not.
+    return { [inspect.custom]: () => text }
   }
 }
 
