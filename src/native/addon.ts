@@ -40,6 +40,7 @@ export interface Addon {
   isContiguous(handle: Handle): boolean
   /** Copies `bytes` into a new CPU tensor. */
   fromBytes(bytes: ArrayBufferView, dtype: string, shape: readonly number[]): Handle
+  elementSize(handle: Handle): number
   /** Bytes of all elements; an expanded tensor has more than its memory. */
   byteLength(handle: Handle): number
   /** Copies the elements into `buffer`, of `byteLength` bytes, in row-major order, whatever the layout and device. */

@@ -61,11 +61,14 @@ function firstLeaf(value: unknown): unknown {
 function fromArrays(value: readonly unknown[], name: string, device: Tensor['device']): Tensor {
   const dtype = typeof firstLeaf(value) === 'boolean' ? 'bool' : 'int64'
   const check = (element: unknown): void => {
-    if (Array.isArray(element)) return element.forEach(check)
+    if (Array.isArray(element)) {
+      for (const inner of element as unknown[]) check(inner)
+      return
+    }
     const legal = dtype === 'bool' ? typeof element === 'boolean' : typeof element === 'bigint' || Number.isSafeInteger(element)
     if (!legal) throw expected(dtype === 'bool' ? 'booleans only' : 'integers only', name, element)
   }
-  value.forEach(check)
+  check(value)
   return tensor(value as NestedArray, { dtype, device })
 }
 

@@ -8,6 +8,7 @@ import { setTensorClass } from '../native/tensor-handle.js'
 import type { NestedArray } from './creation.js'
 import { nest } from './format.js'
 import * as indexing from './indexing.js'
+import { mH, mT, matrixH } from './ops/index.js'
 import { TensorMethods } from './ops/methods.generated.js'
 import { printTensor } from './print.js'
 import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray } from './types.js'
@@ -42,6 +43,32 @@ export class Tensor extends TensorMethods {
   /** Number of dimensions. */
   get ndim(): number {
     return storage.shape(this).length
+  }
+
+  /** The sizes of all dimensions, or that of one; negative: from the end. PyTorch: `Tensor.size`. */
+  size(): number[]
+  size(dim: number): number
+  size(dim?: number): number[] | number {
+    const { shape } = this
+    if (dim === undefined) return shape
+    const size = Number.isInteger(dim) ? shape.at(dim) : undefined
+    if (size === undefined) throw expected(`a dimension of ${shape.length}`, 'size()', dim)
+    return size
+  }
+
+  /** Bytes of one element. */
+  elementSize(): number {
+    return storage.elementSize(this)
+  }
+
+  /** Bytes of all elements, also where they share memory as those of an expanded tensor do. */
+  get nbytes(): number {
+    return storage.byteLength(this)
+  }
+
+  /** True for a tensor in the memory of a GPU. */
+  get isCuda(): boolean {
+    return this.device.startsWith('cuda')
   }
 
   get dtype(): DType {
@@ -129,6 +156,56 @@ export class Tensor extends TensorMethods {
     return this.to(index === undefined ? 'cuda' : `cuda:${index}`)
   }
 
+  /** As float32; itself if it is. */
+  float(): Tensor {
+    return this.to('float32')
+  }
+
+  /** As float64; itself if it is. */
+  double(): Tensor {
+    return this.to('float64')
+  }
+
+  /** As float16; itself if it is. */
+  half(): Tensor {
+    return this.to('float16')
+  }
+
+  /** As bfloat16; itself if it is. */
+  bfloat16(): Tensor {
+    return this.to('bfloat16')
+  }
+
+  /** As int64; itself if it is. */
+  long(): Tensor {
+    return this.to('int64')
+  }
+
+  /** As int32; itself if it is. */
+  int(): Tensor {
+    return this.to('int32')
+  }
+
+  /** As int16; itself if it is. */
+  short(): Tensor {
+    return this.to('int16')
+  }
+
+  /** As int8; itself if it is. */
+  char(): Tensor {
+    return this.to('int8')
+  }
+
+  /** As uint8; itself if it is. */
+  byte(): Tensor {
+    return this.to('uint8')
+  }
+
+  /** As bool; itself if it is. */
+  bool(): Tensor {
+    return this.to('bool')
+  }
+
   /** The value of a tensor with one element. An integer beyond 2^53 is a bigint. Waits for the device. */
   item(): number {
     // Typed as number for convenience: what is neither float nor a safe integer is rare, and documented above.
@@ -162,6 +239,21 @@ export class Tensor extends TensorMethods {
   /** The matrix transposed: dimensions in reverse order. */
   get T(): Tensor {
     return this.permute([...this.shape.keys()].reverse())
+  }
+
+  /** The last two dimensions exchanged: each matrix of a batch transposed. */
+  get mT(): Tensor {
+    return mT(this)
+  }
+
+  /** As {@link mT}, and the conjugate. */
+  get mH(): Tensor {
+    return mH(this)
+  }
+
+  /** A matrix transposed and conjugated. */
+  get H(): Tensor {
+    return matrixH(this)
   }
 
   /**
