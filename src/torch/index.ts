@@ -14,3 +14,4 @@ export { buildInfo, listOperators, numThreads as getNumThreads, setNumThreads } 
 export { dtypes } from './types.js'
 export type { Complex, DType, Device, Generator, Layout, MemoryFormat, Scalar, Shape, TypedArray } from './types.js'
 export * from './ops/index.js'
+export { unique, type UniqueOptions } from './unique.js'

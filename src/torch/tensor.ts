@@ -12,6 +12,7 @@ import { mH, mT, matrixH } from './ops/index.js'
 import { TensorMethods } from './ops/methods.generated.js'
 import { printTensor } from './print.js'
 import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray } from './types.js'
+import { unique, type UniqueOptions } from './unique.js'
 
 const toOperator = operator('aten::to', 'dtype_layout')
 
@@ -279,6 +280,11 @@ export class Tensor extends TensorMethods {
   setAt(indices: readonly indexing.Index[], value: Tensor | NestedArray | TypedArray): this {
     indexing.setAt(this, indices, value)
     return this
+  }
+
+  /** The different elements: see the function `unique`. PyTorch: `Tensor.unique`. */
+  unique(options?: UniqueOptions): [values: Tensor, inverse: Tensor, counts: Tensor] {
+    return unique(this, options)
   }
 
   /** The rows: views along the first dimension, all made at once. PyTorch: `Tensor.__iter__`. */

@@ -103,7 +103,7 @@ const chosen: Case[] = [
   of('float32', [2, 3], [0, 0, 0, 0, 0, 0], 'csr'), of('float32', [2, 3], sparse, 'mkldnn'), of('float32', [2, 3], sparse, 'nested'),
   of('float32', [2, 3], sparse, 'requires_grad', 'nested'), of('float32', [2, 3], sparse, 'quantize'), of('float32', [2, 3], sparse, 'quantize_channels'),
   { ...of('float32', [2, 3], sparse, 'requires_grad', 'add'), options: { lineWidth: 30 } },
-  { ...of('float32', [4, 4], Array(16).fill(1.5), 'sparse'), options: { threshold: 5, edgeItems: 1 } }
+  { ...of('float32', [4, 4], Array<number>(16).fill(1.5), 'sparse'), options: { threshold: 5, edgeItems: 1 } }
 ]
 
 const cases = [...chosen, ...fc.sample(drawn, { numRuns: 2500, seed: 5 })]

@@ -204,6 +204,16 @@ describe('names that PyTorch has', () => {
     expect(x.split(2, { dim: 1 }).length).toBe(2)
   })
 
+  it('different elements', () => {
+    const y = tensor([[3, 1, 3], [1, 2, 1], [3, 1, 3]])
+    expect(y.unique()[0].toArray()).toEqual([1, 2, 3])
+    const [values, inverse, counts] = torch.unique(y, { dim: 0, returnInverse: true, returnCounts: true })
+    expect([values.toArray(), inverse.toArray(), counts.toArray()]).toEqual([[[1, 2, 1], [3, 1, 3]], [1, 0, 1], [1, 2]])
+    expect(() => y.unique({ return_counts: true } as object)).toThrow(InputError)
+    expect(() => torch.unique(y, null as never)).toThrow(InputError)
+    expect(() => y.unique({ dim: 5 })).toThrow(TorchError)
+  })
+
   it('transposes', () => {
     expect([x.T.shape, x.mT.shape]).toEqual([[4, 3, 2], [2, 4, 3]])
     const z = tensor([[{ re: 1, im: 2 }, { re: 3, im: 4 }]])
