@@ -5,6 +5,7 @@
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
 
 namespace gmml {
 
@@ -40,6 +41,21 @@ Napi::Value setRequiresGrad(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value isLeaf(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), tensorAt(info, 0).is_leaf()); }
+
+// The class of the operation in the graph that made the tensor, without its namespaces: AddBackward0.
+Napi::Value gradFunction(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  std::string name;
+  try {
+    const auto& node = tensor.grad_fn();  // a shared or an intrusive pointer, by libtorch's version
+    if (!node) return info.Env().Null();
+    name = node->name();
+  } catch (const c10::Error&) {
+    name = "Invalid";  // a view that was made and written to without recording: its place in the graph cannot be worked out
+  }
+  const auto colons = name.rfind("::");
+  return Napi::String::New(info.Env(), colons == std::string::npos ? name : name.substr(colons + 2));
+}
 
 Napi::Value retainGrad(const Napi::CallbackInfo& info) {
   tensorAt(info, 0).retain_grad();
@@ -124,6 +140,7 @@ void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment
   exportFunction<"requiresGrad", requiresGrad>(env, exports, environment);
   exportFunction<"setRequiresGrad", setRequiresGrad>(env, exports, environment);
   exportFunction<"isLeaf", isLeaf>(env, exports, environment);
+  exportFunction<"gradFunction", gradFunction>(env, exports, environment);
   exportFunction<"retainGrad", retainGrad>(env, exports, environment);
   exportFunction<"gradient", gradient>(env, exports, environment);
   exportFunction<"setGradient", setGradient>(env, exports, environment);

@@ -59,6 +59,10 @@ Napi::Value byteLength(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(tensor.numel()) * static_cast<double>(tensor.element_size()));
 }
 
+Napi::Value elementSize(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(tensorAt(info, 0).element_size()));
+}
+
 Napi::ArrayBuffer bufferAt(const Napi::CallbackInfo& info, size_t index, const at::Tensor& tensor) {
   if (!info[index].IsArrayBuffer()) refuseAt(info, index, "an ArrayBuffer");
   auto buffer = info[index].As<Napi::ArrayBuffer>();
@@ -159,6 +163,7 @@ Napi::Value item(const Napi::CallbackInfo& info) { return Napi::Value(info.Env()
 void initStorage(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"fromBytes", fromBytes>(env, exports, environment);
   exportFunction<"storage", storage>(env, exports, environment);
+  exportFunction<"elementSize", elementSize>(env, exports, environment);
   exportFunction<"byteLength", byteLength>(env, exports, environment);
   exportFunction<"toBytes", toBytes>(env, exports, environment);
   exportFunction<"toBytesAsync", toBytesAsync>(env, exports, environment);

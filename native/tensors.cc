@@ -74,6 +74,8 @@ Napi::Value dtype(const Napi::CallbackInfo& info) { return Napi::String::New(inf
 
 Napi::Value device(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), tensorAt(info, 0).device().str()); }
 
+Napi::Value layout(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), layoutName(tensorAt(info, 0).layout())); }
+
 Napi::Value isContiguous(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), tensorAt(info, 0).is_contiguous());
 }
@@ -91,6 +93,7 @@ void initTensors(Napi::Env env, Napi::Object& exports, Environment& environment)
   exportFunction<"strides", strides>(env, exports, environment);
   exportFunction<"dtype", dtype>(env, exports, environment);
   exportFunction<"device", device>(env, exports, environment);
+  exportFunction<"layout", layout>(env, exports, environment);
   exportFunction<"isContiguous", isContiguous>(env, exports, environment);
 }
 

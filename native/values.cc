@@ -407,6 +407,13 @@ const char* dtypeName(at::ScalarType dtype) {
   return c10::toString(dtype);
 }
 
+const char* layoutName(at::Layout layout) {
+  for (const auto& [name, value] : layouts) {
+    if (value == layout) return name;
+  }
+  return "unknown";
+}
+
 at::ScalarType dtypeFromName(const std::string& name) { return fromName(dtypes, "dtype", name); }
 
 }  // namespace gmml

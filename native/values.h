@@ -62,6 +62,7 @@ napi_value fromString(napi_env env, const std::string& value);
 std::string describeValue(napi_env env, napi_value value);
 
 const char* dtypeName(at::ScalarType dtype);
+const char* layoutName(at::Layout layout);
 at::ScalarType dtypeFromName(const std::string& name);
 
 }  // namespace gmml

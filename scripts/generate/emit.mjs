@@ -1,9 +1,9 @@
 // Writes the TypeScript of the operator functions and of the methods of Tensor.
 import { decide } from './overloads.mjs'
-import { camelCase, handWritten, kinds, localName } from './rules.mjs'
+import { camelCase, handWritten, isReceiver, kinds, localName } from './rules.mjs'
 
 const typeNames = [...new Set(kinds.values())].filter((name) => /^[A-Z]/.test(name))
-const helpers = ['call', 'operator', 'withGrad', 'isTensor', 'isOptions', 'isTensorList', 'FactoryOptions', ...typeNames]
+const helpers = ['call', 'operator', 'withGrad', 'isTensor', 'isOptions', 'isTensorList', 'given', 'FactoryOptions', ...typeNames]
 const factoryKeys = new Set(['dtype', 'layout', 'device', 'pinMemory'])
 
 function argumentType({ type }) {
@@ -55,18 +55,34 @@ function untyped(lists, names) {
   return names.map((name, i) => `${name}${always(i) ? '' : '?'}: any`).join(', ')
 }
 
-/** The call of the dispatcher. Without options nothing is passed for them: the schema's defaults are in the dispatcher. */
+/**
+ * The call of the dispatcher. Without options nothing is passed for them: the schema's defaults are in the dispatcher. With them they are
+ * looked at once, where the first is read.
+ */
 function callExpression(signature, names, optionsGiven = false) {
   const options = names[signature.positional.length]
   const positions = new Map(signature.positional.map((arg, i) => [arg, names[i]]))
   const write = (withOptions) => {
-    const values = signature.args.map((arg) => positions.get(arg) ?? (withOptions ? `${options}.${arg.key}` : 'undefined'))
+    let source = `given(${signature.operator}, ${options})`
+    const read = ({ key }) => {
+      const text = `${source}.${key}`
+      source = options
+      return text
+    }
+    const values = signature.args.map((arg) => positions.get(arg) ?? (withOptions ? read(arg) : 'undefined'))
     while (values.at(-1) === 'undefined') values.pop()
     return `call(${[signature.operator, ...values].join(', ')})`
   }
   if (signature.options.length === 0) return write(false)
   const full = signature.factory ? `withGrad(${write(true)}, ${options}.requiresGrad)` : write(true)
   return optionsGiven || signature.optionsRequired ? full : `${options} === undefined ? ${write(false)} : ${full}`
+}
+
+/** The operator, with the names of the options that its calls may have. */
+function operatorConstant({ operator, schema, options, factory }) {
+  const names = [...options.map(({ key }) => key), ...(factory ? ['requiresGrad'] : [])]
+  const list = names.length > 0 ? `, [${names.map((name) => `'${name}'`).join(', ')}]` : ''
+  return `const ${operator} = operator('${schema.name}', '${schema.overload}'${list})`
 }
 
 const leaves = (tree) => (tree.leaf ? [tree.leaf] : [...leaves(tree.yes), ...leaves(tree.no)])
@@ -82,15 +98,16 @@ function provesOptions({ place, test, yes, no }, outcome) {
 
 const negate = (text) => (text.includes(' ') ? text.replace(/ =(=+) /, ' !$1 ') : `!${text}`)
 
-function condition(tree, names, given) {
+// What was given for options may be null.
+function condition(tree, names) {
   const { place, test } = tree
-  return test.write(place.startsWith('.') ? `${names[optionsPosition(tree)]}${given ? '' : '?'}${place}` : names[Number(place)])
+  return test.write(place.startsWith('.') ? `${names[optionsPosition(tree)]}?${place}` : names[Number(place)])
 }
 
 /** The tree as lines: an early return for each leaf, and one `if` for tests in a row that lead to the same one. */
 function treeLines(tree, names, indent, given = false) {
   if (tree.leaf) return [`${indent}return ${callExpression(tree.leaf, names, given)}`]
-  const text = condition(tree, names, given)
+  const text = condition(tree, names)
   const givenIf = (outcome, node = tree) => given || provesOptions(node, outcome)
   if (!tree.yes.leaf) {
     if (tree.no.leaf) {
@@ -104,7 +121,7 @@ function treeLines(tree, names, indent, given = false) {
   let proven = givenIf(true)
   let rest = tree.no
   for (; !rest.leaf && rest.yes.leaf === tree.yes.leaf; rest = rest.no) {
-    conditions.push(condition(rest, names, given))
+    conditions.push(condition(rest, names))
     proven &&= givenIf(true, rest)
   }
   const call = callExpression(tree.yes.leaf, names, proven)
@@ -124,7 +141,7 @@ function functionLines(family, signatures, tree) {
   const alias = exported ? [] : [`export { ${family.local} as ${family.name} }`]
   const lists = signatures.map(parameters)
   lists.forEach((list) => checkNames(list, family))
-  const constants = signatures.map(({ operator, schema }) => `const ${operator} = operator('${schema.name}', '${schema.overload}')`)
+  const constants = signatures.map(operatorConstant)
   const head = (i, body) => `${exported}function ${family.local}(${declare(lists[i])}): ${resultType(signatures[i].schema)}${body}`
   if (signatures.length === 1) {
     const body = callExpression(signatures[0], lists[0].map(({ name }) => name))
@@ -136,8 +153,6 @@ function functionLines(family, signatures, tree) {
   return [...constants, '', ...overloads, implementation, ...treeLines(tree, names, '  '), '}', ...alias]
 }
 
-const isReceiver = ({ name, type }) => name === 'self' && type.base === 'Tensor' && type.list === null && !type.optional
-
 /** The overloads that an instance can be the `self` of, and where self stands in them; null if there is none. */
 function receiver(family, signatures) {
   const position = ({ positional }) => positional.findIndex(isReceiver)
@@ -148,17 +163,28 @@ function receiver(family, signatures) {
   return { own, at }
 }
 
+/** The heads of a method: one for each overload, and another where a list may be given element by element. */
+function methodHeads(family, signature, list) {
+  const head = (parameters) => `  ${family.name}(${parameters}): ${resultType(signature.schema)}`
+  return [head(declare(list)), ...(signature.oneByOne ? [head(`${list[0].name}: number, ...rest: number[]`)] : [])]
+}
+
 function methodLines(family, signatures) {
   const target = receiver(family, signatures)
   if (!target) return []
   const { own, at } = target
   const lists = own.map((signature) => parameters(signature).filter((_, i) => i !== at))
-  const heads = own.map((signature, i) => `  ${family.name}(${declare(lists[i])}): ${resultType(signature.schema)}`)
-  const delegate = (names) => `    return ops.${family.name}(${names.toSpliced(at, 0, 'this as any').join(', ')})`
-  if (own.length === 1) return ['', documentation(own[0], '  '), `${heads[0]} {`, delegate(lists[0].map(({ name }) => name)), '  }']
+  const call = (args) => `ops.${family.name}(${args.toSpliced(at, 0, 'this as any').join(', ')})`
+  const heads = own.flatMap((signature, i) => methodHeads(family, signature, lists[i]).map((head) => ({ signature, head })))
+  if (heads.length === 1) {
+    const body = `    return ${call(lists[0].map(({ name }) => name))}`
+    return ['', documentation(own[0], '  '), `${heads[0].head} {`, body, '  }']
+  }
   const names = sharedNames(lists)
-  const overloads = own.flatMap((signature, i) => [documentation(signature, '  '), heads[i]])
-  return ['', ...overloads, `  ${family.name}(${untyped(lists, names)}): any {`, delegate(names), '  }']
+  const overloads = heads.flatMap(({ signature, head }) => [documentation(signature, '  '), head])
+  // The array is made only where it is needed: most calls have one.
+  const oneByOne = own.some((signature) => signature.oneByOne) ? [`    if (typeof ${names[0]} === 'number') return ${call(['[...arguments]'])}`] : []
+  return ['', ...overloads, `  ${family.name}(${untyped(lists, names)}): any {`, ...oneByOne, `    return ${call(names)}`, '  }']
 }
 
 function banner(version) {
@@ -181,7 +207,7 @@ function functionsFile(members, version) {
     ...imports(['call', 'isTensor', 'operator', 'withGrad'], '../dispatch.js'),
     ...imports(['Tensor'], '../tensor.js', 'type '),
     ...imports(typeNames.filter((name) => name !== 'Tensor').sort(), '../types.js', 'type '),
-    ...imports(['isOptions', 'isTensorList'], './arguments.js'),
+    ...imports(['given', 'isOptions', 'isTensorList'], './arguments.js'),
     ...imports(['FactoryOptions'], './arguments.js', 'type '),
     text,
     ''

@@ -5,23 +5,29 @@ export const exclusions = [
   { why: 'internal', pattern: /^_|__/ },
   { why: 'backward formula', pattern: /_backward|^backward$/ },
   // Stands behind a public operator that chooses it by itself.
-  { why: 'backend kernel', pattern: /^(cudnn|miopen|mkldnn|fbgemm|thnn|mps)_|_mkldnn$|_overrideable$|_vulkan_/ },
+  { why: 'backend kernel', pattern: /^(cudnn|miopen|mkldnn|fbgemm|thnn|mps)_|_overrideable$|_vulkan_/ },
   { why: 'backend kernel', pattern: /^(slow_conv|conv_depthwise)/ },
-  { why: 'quantization', pattern: /^(q_|(fake_)?quantize|dequantize|empty_quantized|choose_qparams|fused_moving_avg|int_repr|qscheme)/ },
+  // Of tensors with a quantized dtype, which libtorch has deprecated. Fake quantization is of ordinary ones.
+  { why: 'quantization', pattern: /^(q_|quantized?_|dequantize|empty_quantized|int_repr|qscheme)|_cachemask$/ },
   { why: 'symbolic shape', pattern: /^sym_/ },
   // Made for functionalization: a view as a copy, an in-place operator as a function. `index_copy` is a user's operator.
   { why: 'functionalization', pattern: /(?<!^index)_copy$|_functional$|^(copy|set|resize|resize_as|slice_inverse)$/ },
-  { why: 'functionalization', pattern: /^(lift|resize_as_sparse|sparse_resize|copy_sparse_to_sparse)/ },
+  { why: 'functionalization', pattern: /^(lift|copy_sparse_to_sparse)|^(resize_as_sparse|sparse_resize|sparse_resize_and_clear)$/ },
   // Half of an operator: its other half is computed by the autograd formula.
   { why: 'autograd internals', pattern: /_forward$|_jvp$|^get_gradients$/ },
   { why: 'written by hand', pattern: /^(to|item|size|stride|data|set_data|is_leaf|output_nr|requires_grad_|retains?_grad|get_device)$/ },
-  { why: 'no use from here', pattern: /^(record_stream|is_distributed|from_file|hash_tensor)$/ }
+  // A stream is not a value that JavaScript has; the other one is false for every tensor.
+  { why: 'no use from here', pattern: /^(record_stream|is_distributed)$/ }
 ]
+
+/** Functions whose name `gmml/torch` uses for something else: they are methods of Tensor only. */
+export const methodsOnly = new Map([['slice', 'makes an index of at(), as in Python']])
 
 /** Members of Tensor written by hand: no generated method takes their name. */
 export const handWritten = new Set([
   'shape', 'strides', 'dtype', 'device', 'ndim', 'grad', 'requiresGrad', 'isLeaf', 'item', 'itemAsync', 'toArray', 'toTypedArray',
-  'toString', 'to', 'cpu', 'cuda', 'backward', 'dispose', 'at', 'T', 'data', 'length', 'size', 'isContiguous', 'isLive',
+  'toString', 'to', 'cpu', 'cuda', 'backward', 'dispose', 'at', 'setAt', 'T', 'H', 'mT', 'mH', 'data', 'length', 'size', 'isContiguous',
+  'isLive', 'layout', 'nbytes', 'elementSize', 'isCuda', 'unique', 'float', 'double', 'half', 'bfloat16', 'int', 'long', 'short', 'char', 'byte', 'bool',
   'constructor', 'then'
 ])
 
@@ -58,6 +64,14 @@ export function skipped(schema) {
 
 const factoryArguments = ['dtype', 'layout', 'device', 'pin_memory']
 
+/** Can an instance be this argument, as the receiver of a method? */
+export const isReceiver = ({ name, type }) => name === 'self' && type.base === 'Tensor' && type.list === null && !type.optional
+
+/** Sizes or dimensions that are all a method takes may be given one by one, as in Python: `x.permute(1, 0)`. */
+function takesOneByOne([first, ...rest]) {
+  return rest.length === 0 && first?.type.list === 0 && ['size', 'shape', 'dims', 'repeats'].includes(first.name)
+}
+
 /** How a schema is called from TypeScript: what is positional, and what is a named option. */
 export function signature(schema) {
   const args = schema.args.map((arg) => ({ ...arg, required: arg.default === null, key: camelCase(arg.name) }))
@@ -70,6 +84,7 @@ export function signature(schema) {
     options,
     optionsRequired: options.some((arg) => arg.required),
     factory: factoryArguments.every((name) => options.some((arg) => arg.name === name && arg.type.optional)),
+    oneByOne: takesOneByOne(positional.filter((arg) => !isReceiver(arg))),
     operator: `_${camelCase(schema.name.slice('aten::'.length))}${schema.overload && `_${schema.overload}`}`
   }
 }

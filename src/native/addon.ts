@@ -36,11 +36,13 @@ export interface Addon {
   strides(handle: Handle): number[]
   dtype(handle: Handle): string
   device(handle: Handle): string
+  layout(handle: Handle): string
   isContiguous(handle: Handle): boolean
   /** Copies `bytes` into a new CPU tensor. */
   fromBytes(bytes: ArrayBufferView, dtype: string, shape: readonly number[]): Handle
   /** Which memory a dense tensor lies in (an identity while a tensor of it lives), and the bytes of that memory. */
   storage(handle: Handle): [identity: number, byteLength: number]
+  elementSize(handle: Handle): number
   /** Bytes of all elements; an expanded tensor has more than its memory. */
   byteLength(handle: Handle): number
   /** Copies the elements into `buffer`, of `byteLength` bytes, in row-major order, whatever the layout and device. */
@@ -57,6 +59,8 @@ export interface Addon {
   requiresGrad(handle: Handle): boolean
   setRequiresGrad(handle: Handle, value: boolean): void
   isLeaf(handle: Handle): boolean
+  /** Name of the operation that made the tensor (`AddBackward0`), or null if none was recorded. */
+  gradFunction(handle: Handle): string | null
   retainGrad(handle: Handle): void
   /** Gradient of a leaf as a new handle, or null. */
   gradient(handle: Handle): Handle | null

@@ -49,6 +49,8 @@ export function setRequiresGrad(tensor: TensorHandle, value: boolean): void {
 
 export const isLeaf = (tensor: TensorHandle): boolean => addon.isLeaf(handleOf(tensor))
 
+export const gradFunction = (tensor: TensorHandle): string | null => addon.gradFunction(handleOf(tensor))
+
 export function retainGrad(tensor: TensorHandle): void {
   addon.retainGrad(handleOf(tensor))
 }

@@ -9,7 +9,8 @@ export class Operator {
   /** The results are new single tensors: the most frequent case, decided once. */
   single = false
 
-  constructor(readonly name: string, readonly overload: string) {}
+  /** @param options - Names of the arguments that a call gives by name, where it is a generated one. */
+  constructor(readonly name: string, readonly overload: string, readonly options: readonly string[] = []) {}
 
   /** The schema of the running libtorch. */
   get info(): OperatorInfo {
@@ -22,8 +23,8 @@ export class Operator {
   }
 }
 
-export function operator(name: string, overload = ''): Operator {
-  return new Operator(name, overload)
+export function operator(name: string, overload = '', options?: readonly string[]): Operator {
+  return new Operator(name, overload, options)
 }
 
 // What the addon takes for a value: handles for tensors, also in lists.

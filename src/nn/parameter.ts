@@ -9,6 +9,10 @@ export class Parameter extends Tensor {
     keep(this)
     this.requiresGrad_(options.requiresGrad ?? true)
   }
+
+  override toString(): string {
+    return `Parameter containing:\n${super.toString()}`
+  }
 }
 
 /** A parameter of what `make` gives. No second handle of its memory is left behind, so disposing of the parameter frees it. */

@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import { fromBytes } from '../native/storage.js'
-import { withGrad } from './dispatch.js'
+import { isTensor, withGrad } from './dispatch.js'
 import type { Tensor } from './tensor.js'
 import { arrayTypes, requireDType, requireDevice, type Complex, type DType, type Device, type Shape, type TypedArray } from './types.js'
 
@@ -98,7 +98,8 @@ const isComplex = (value: unknown): value is Complex => typeof value === 'object
  * A tensor from a number, nested arrays or a typed array. Numbers become float32 (JavaScript has no integers), bigints int64, booleans bool,
  * `{ re, im }` complex64, unless `dtype` says otherwise. PyTorch: `torch.tensor`.
  *
- * @throws InputError if the nesting is ragged or an element is no number.
+ * @throws InputError if the nesting is ragged or an element is no number. Tensors are no elements: `stack` joins them, on their device and
+ * for autograd.
  */
 export function tensor(data: NestedArray | TypedArray, options: CreationOptions = {}): Tensor {
   if (ArrayBuffer.isView(data)) return fromTypedArray(data, undefined, options)
@@ -107,6 +108,7 @@ export function tensor(data: NestedArray | TypedArray, options: CreationOptions 
   const leaves: (number | bigint | boolean | Complex)[] = []
   flatten(data, shape, 0, leaves)
   for (const leaf of leaves) {
+    if (isTensor(leaf)) throw expected('numbers (stack() and cat() join tensors)', 'data', leaf)
     if (!['number', 'bigint', 'boolean'].includes(typeof leaf) && !isComplex(leaf)) throw expected('numbers', 'data', leaf)
   }
   const first = leaves[0]

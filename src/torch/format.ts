@@ -1,5 +1,4 @@
-import type { Tensor } from './tensor.js'
-import { isDType, type DType, type TypedArray } from './types.js'
+import type { DType, TypedArray } from './types.js'
 
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER)
 
@@ -21,7 +20,7 @@ function brainToNumber(bits: number): number {
 }
 
 /** Reads element `i` of a dtype's typed array as a JavaScript value. */
-function reader(dtype: DType, values: TypedArray): (i: number) => unknown {
+export function reader(dtype: DType, values: TypedArray): (i: number) => unknown {
   switch (dtype) {
     case 'bool':
       return (i) => values[i] !== 0
@@ -50,40 +49,4 @@ export function nest(dtype: DType, values: TypedArray, shape: readonly number[])
   const build = (dimension: number): unknown =>
     dimension === shape.length ? read(next++) : Array.from({ length: shape[dimension]! }, () => build(dimension + 1))
   return build(0)
-}
-
-const EDGE = 3
-const SUMMARY_ABOVE = 1000
-
-function formatNumber(value: unknown): string {
-  if (typeof value !== 'number') {
-    if (typeof value === 'object' && value !== null && 're' in value && 'im' in value) {
-      return `${formatNumber(value.re)}${(value.im as number) < 0 ? '' : '+'}${formatNumber(value.im)}j`
-    }
-    return String(value)
-  }
-  if (!Number.isFinite(value)) return Number.isNaN(value) ? 'nan' : value > 0 ? 'inf' : '-inf'
-  return String(Number(value.toPrecision(5)))
-}
-
-/** `tensor([[1, 2], [3, 4]], float32, cpu)`: the values, with only the edges of a large tensor, then dtype and device. */
-export function formatTensor(tensor: Tensor): string {
-  const { shape, dtype, device } = tensor
-  const size = shape.reduce((product, length) => product * length, 1)
-  const tail = `${dtype}, ${device}${tensor.requiresGrad ? ', requiresGrad' : ''}`
-  if (device === 'meta' || !isDType(dtype) || dtype.startsWith('float8')) return `tensor(..., shape [${shape.join(', ')}], ${tail})`
-  const read = reader(dtype, tensor.toTypedArray())
-  const summarise = size > SUMMARY_ABOVE
-  const strides = shape.map((_, i) => shape.slice(i + 1).reduce((product, length) => product * length, 1))
-  const print = (dimension: number, offset: number): string => {
-    if (dimension === shape.length) return formatNumber(read(offset))
-    const length = shape[dimension]!
-    const at = (i: number) => print(dimension + 1, offset + i * strides[dimension]!)
-    const indices = [...Array(length).keys()]
-    const parts =
-      summarise && length > 2 * EDGE ? [...indices.slice(0, EDGE).map(at), '...', ...indices.slice(-EDGE).map(at)] : indices.map(at)
-    const separator = dimension === shape.length - 1 ? ', ' : `,${'\n'.repeat(shape.length - 1 - dimension)}${' '.repeat(8 + dimension)}`
-    return `[${parts.join(separator)}]`
-  }
-  return `tensor(${print(0, 0)}, ${size === 0 || summarise ? `shape [${shape.join(', ')}], ` : ''}${tail})`
 }

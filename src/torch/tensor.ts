@@ -5,9 +5,14 @@ import * as autograd from '../native/autograd.js'
 import { operator, call } from '../native/dispatch.js'
 import * as storage from '../native/storage.js'
 import { setTensorClass } from '../native/tensor-handle.js'
-import { formatTensor, nest } from './format.js'
+import type { NestedArray } from './creation.js'
+import { nest } from './format.js'
+import * as indexing from './indexing.js'
+import { mH, mT, matrixH } from './ops/index.js'
 import { TensorMethods } from './ops/methods.generated.js'
-import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type MemoryFormat, type TypedArray } from './types.js'
+import { printTensor } from './print.js'
+import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray } from './types.js'
+import { unique, type UniqueOptions } from './unique.js'
 
 const toOperator = operator('aten::to', 'dtype_layout')
 
@@ -41,12 +46,43 @@ export class Tensor extends TensorMethods {
     return storage.shape(this).length
   }
 
+  /** The sizes of all dimensions, or that of one; negative: from the end. PyTorch: `Tensor.size`. */
+  size(): number[]
+  size(dim: number): number
+  size(dim?: number): number[] | number {
+    const { shape } = this
+    if (dim === undefined) return shape
+    const size = Number.isInteger(dim) ? shape.at(dim) : undefined
+    if (size === undefined) throw expected(`a dimension of ${shape.length}`, 'size()', dim)
+    return size
+  }
+
+  /** Bytes of one element. */
+  elementSize(): number {
+    return storage.elementSize(this)
+  }
+
+  /** Bytes of all elements, also where they share memory as those of an expanded tensor do. */
+  get nbytes(): number {
+    return storage.byteLength(this)
+  }
+
+  /** True for a tensor in the memory of a GPU. */
+  get isCuda(): boolean {
+    return this.device.startsWith('cuda')
+  }
+
   get dtype(): DType {
     return storage.dtype(this) as DType
   }
 
   get device(): Device {
     return storage.device(this) as Device
+  }
+
+  /** How the elements are kept. PyTorch: `Tensor.layout`. */
+  get layout(): Layout {
+    return storage.layout(this) as Layout
   }
 
   /** True if the elements lie in row-major order without gaps. */
@@ -121,6 +157,56 @@ export class Tensor extends TensorMethods {
     return this.to(index === undefined ? 'cuda' : `cuda:${index}`)
   }
 
+  /** As float32; itself if it is. */
+  float(): Tensor {
+    return this.to('float32')
+  }
+
+  /** As float64; itself if it is. */
+  double(): Tensor {
+    return this.to('float64')
+  }
+
+  /** As float16; itself if it is. */
+  half(): Tensor {
+    return this.to('float16')
+  }
+
+  /** As bfloat16; itself if it is. */
+  bfloat16(): Tensor {
+    return this.to('bfloat16')
+  }
+
+  /** As int64; itself if it is. */
+  long(): Tensor {
+    return this.to('int64')
+  }
+
+  /** As int32; itself if it is. */
+  int(): Tensor {
+    return this.to('int32')
+  }
+
+  /** As int16; itself if it is. */
+  short(): Tensor {
+    return this.to('int16')
+  }
+
+  /** As int8; itself if it is. */
+  char(): Tensor {
+    return this.to('int8')
+  }
+
+  /** As uint8; itself if it is. */
+  byte(): Tensor {
+    return this.to('uint8')
+  }
+
+  /** As bool; itself if it is. */
+  bool(): Tensor {
+    return this.to('bool')
+  }
+
   /** The value of a tensor with one element. An integer beyond 2^53 is a bigint. Waits for the device. */
   item(): number {
     // Typed as number for convenience: what is neither float nor a safe integer is rare, and documented above.
@@ -156,12 +242,66 @@ export class Tensor extends TensorMethods {
     return this.permute([...this.shape.keys()].reverse())
   }
 
-  override toString(): string {
-    return formatTensor(this)
+  /** The last two dimensions exchanged: each matrix of a batch transposed. */
+  get mT(): Tensor {
+    return mT(this)
   }
 
-  [inspect.custom](): string {
-    return this.isLive ? formatTensor(this) : 'Tensor (disposed)'
+  /** As {@link mT}, and the conjugate. */
+  get mH(): Tensor {
+    return mH(this)
+  }
+
+  /** A matrix transposed and conjugated. */
+  get H(): Tensor {
+    return matrixH(this)
+  }
+
+  /**
+   * A part of the tensor. Python's `x[0, 1:5, None, mask]` is `x.at(0, slice(1, 5), null, mask)`.
+   *
+   * With integers, slices, null and ellipsis alone the result is a view that shares the tensor's memory. With a mask or an index tensor it
+   * is a copy: index tensors broadcast with each other, and their dimensions take the place of the indexed ones, or come first where other
+   * dimensions lie between them. PyTorch: `Tensor.__getitem__`.
+   *
+   * @throws InputError for too many indices, one that is out of range, a mask of another shape, or what is no index.
+   */
+  at(...indices: readonly indexing.Index[]): Tensor {
+    return indexing.at(this, indices)
+  }
+
+  /**
+   * Writes `value` into a part of the tensor and returns the tensor. Python's `x[0, mask] = value` is `x.setAt([0, mask], value)`.
+   *
+   * @param indices - As for {@link at}.
+   * @param value - A tensor, a number or nested arrays, converted to the tensor's dtype and broadcast to the shape of the part.
+   * @throws InputError as {@link at}, or if complex values are given for a real tensor.
+   */
+  setAt(indices: readonly indexing.Index[], value: Tensor | NestedArray | TypedArray): this {
+    indexing.setAt(this, indices, value)
+    return this
+  }
+
+  /** The different elements: see the function `unique`. PyTorch: `Tensor.unique`. */
+  unique(options?: UniqueOptions): [values: Tensor, inverse: Tensor, counts: Tensor] {
+    return unique(this, options)
+  }
+
+  /** The rows: views along the first dimension, all made at once. PyTorch: `Tensor.__iter__`. */
+  [Symbol.iterator](): IterableIterator<Tensor> {
+    if (this.ndim === 0) throw expected('a tensor of at least one dimension', 'iteration', 'one of no dimensions')
+    return this.unbind()[Symbol.iterator]()
+  }
+
+  /** The text that PyTorch prints. Large tensors are shown by their edges; see `setPrintOptions`. */
+  override toString(): string {
+    return printTensor(this)
+  }
+
+  [inspect.custom](depth: number): object {
+    const text = !this.isLive ? 'Tensor (disposed)' : depth < 0 ? '[Tensor]' : this.toString()
+    // As an object, whose lines are indented to where it stands, which those of a string are not.
+    return { [inspect.custom]: () => text }
   }
 }
 

@@ -89,7 +89,6 @@ describe('a round trip through typed arrays', () => {
     expect([empty.shape, empty.toTypedArray().length, empty.toArray()]).toEqual([[0, 3], 0, []])
     const scalar = fromTypedArray(array.slice(width, 2 * width), [], { dtype })
     expect([scalar.shape, [...scalar.toTypedArray()]]).toEqual([[], element(1)])
-    expect(String(x)).toContain(dtype)
   })
 
   it('is a copy on both ways', () => {
@@ -142,7 +141,6 @@ describe('a round trip through typed arrays', () => {
     expect(() => half.toArray()).toThrow(/the dtype of toTypedArray\(\), received 'complex32'/)
     await expect(half.toTypedArrayAsync()).rejects.toThrow(InputError)
     await expect(half.itemAsync()).rejects.toThrow(InputError)
-    expect(String(half)).toBe('tensor(..., shape [1], complex32, cpu)')
   })
 })
 
@@ -209,34 +207,6 @@ describe('as JavaScript values', () => {
   })
 })
 
-describe('as text', () => {
-  it('has values, dtype and device', () => {
-    expect(String(tensor([[1, 2.5], [3, -4]]))).toBe('tensor([[1, 2.5],\n        [3, -4]], float32, cpu)')
-    expect(String(tensor(3))).toBe('tensor(3, float32, cpu)')
-    expect(String(tensor([true, false]))).toBe('tensor([true, false], bool, cpu)')
-    expect(String(tensor([{ re: 1, im: -2 }]))).toBe('tensor([1-2j], complex64, cpu)')
-    expect(String(tensor([NaN, Infinity, -Infinity]))).toBe('tensor([nan, inf, -inf], float32, cpu)')
-    expect(String(torch.zeros([0, 3]))).toBe('tensor([], shape [0, 3], float32, cpu)')
-    expect(String(tensor([1], { requiresGrad: true }))).toBe('tensor([1], float32, cpu, requiresGrad)')
-    expect(String(torch.empty([2], { device: 'meta' }))).toBe('tensor(..., shape [2], float32, meta)')
-    expect(inspect({ x: tensor([1]) })).toBe('{ x: tensor([1], float32, cpu) }')
-  })
-
-  it('shows the edges of a large tensor', () => {
-    const text = String(torch.arange(10_000).reshape([100, 100]))
-    expect(text).toContain('[0, 1, 2, ..., 97, 98, 99]')
-    expect(text).toContain('shape [100, 100], int64, cpu')
-    expect(text.split('\n').length).toBeLessThan(9)
-  })
-
-  it('says so of a disposed tensor', () => {
-    const dead = tensor([1])
-    dead.dispose()
-    expect(inspect(dead)).toBe('Tensor (disposed)')
-    expect(() => String(dead)).toThrow(TorchError)
-  })
-})
-
 describe('results', () => {
   it('of dtype kind are dtype names', () => {
     expect(torch.promoteTypes('int32', 'float16')).toBe('float16')
@@ -266,8 +236,11 @@ describe('results', () => {
     const out = torch.empty([2])
     expect(call(operator('aten::add', 'out'), x, x, 1, out)).toBe(out)
     const [values, indices] = [torch.empty([]), torch.empty([], { dtype: 'int64' })]
-    expect(call(operator('aten::max', 'dim_max'), x, 0, false, values, indices)).toEqual([values, indices])
-    expect(x.to('float32')).not.toBe(x)
+    const results = call<unknown[]>(operator('aten::max', 'dim_max'), x, 0, false, values, indices)
+    expect(results).toHaveLength(2)
+    expect(results[0]).toBe(values)
+    expect(results[1]).toBe(indices)
+    expect(x.to('float32') === x).toBe(false)
   })
 
   it('of the scalar kind keep 64 bits', () => {

@@ -38,8 +38,8 @@ type Call = [operator: string, ...args: unknown[]]
 /** Runs generated functions on a dispatcher that returns what it is called with. */
 function run(text: string): Record<string, (...args: unknown[]) => unknown> {
   const dispatch = {
-    operator: (name: string, overload: string) => `${name}.${overload}`,
-    call: (...args: unknown[]) => args,
+    operator: (name: string, overload: string, options: string[] = []) => ({ name, overload, options }),
+    call: ({ name, overload }: { name: string; overload: string }, ...args: unknown[]) => [`${name}.${overload}`, ...args],
     isTensor: (value: unknown) => value instanceof FakeTensor,
     withGrad: (result: Call, requiresGrad: unknown) => [...result, { requiresGrad }]
   }
@@ -51,7 +51,8 @@ function run(text: string): Record<string, (...args: unknown[]) => unknown> {
     new Function('require', 'exports', outputText)((name: string) => modules[name], exports)
     return exports
   }
-  const tests = evaluate(handWritten('arguments'), { '../dispatch.js': dispatch })
+  const errors = { expected: (what: string, name: string) => new TypeError(`Expected ${what} for ${name}`) }
+  const tests = evaluate(handWritten('arguments'), { '../dispatch.js': dispatch, '../../errors.js': errors })
   return evaluate(text, { '../dispatch.js': dispatch, './arguments.js': tests })
 }
 
@@ -165,6 +166,29 @@ describe('overloads at run time', () => {
     check(functions, 'zeros', [[2], options], ['aten::zeros.', [2], undefined, undefined, 'cuda', undefined, { requiresGrad: true }])
   })
 
+  it('refuses what is no options object, and options that there are not', () => {
+    const functions = run(functionsOf(
+      'add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor',
+      'add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor', 'pool(Tensor self, *, str mode) -> Tensor',
+      'zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor',
+      'std(Tensor self, bool unbiased=True) -> Tensor',
+      'std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor'
+    ))
+    for (const wrong of [null, [], [1], 'alpha', 2, true, x, () => 1]) {
+      expect(() => functions['add']!(x, y, wrong)).toThrow('Expected an object with alpha for the options of aten::add')
+      expect(() => functions['add']!(x, 2, wrong)).toThrow(/options of aten::add/)
+      expect(() => functions['pool']!(x, wrong)).toThrow('Expected an object with mode for the options of aten::pool')
+      expect(() => functions['zeros']!([2], wrong)).toThrow(/an object with dtype, layout, device, pinMemory, requiresGrad/)
+    }
+    expect(() => functions['pool']!(x)).toThrow(/an object with mode/)
+    expect(() => functions['std']!(x, null)).toThrow(/options of aten::std/)
+    expect(() => functions['add']!(x, y, { alhpa: 2 })).toThrow('Expected one of alpha for an option of aten::add')
+    expect(() => functions['std']!(x, { unbiased: true, keepDim: true })).toThrow(/for an option of aten::std/)
+    // What is undefined is not given.
+    check(functions, 'add', [x, y, { alpha: 2, other: undefined }], ['aten::add.Tensor', x, y, 2])
+    check(functions, 'std', [x, { unbiased: undefined, dim: 1 }], ['aten::std.correction', x, 1, undefined, undefined])
+  })
+
   it('drops an overload that a more general one covers, and names it', () => {
     const result = generate('any(Tensor self) -> Tensor', 'any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor')
     expect(result.members[0]!.unreachable.map(({ schema }) => schema.overload)).toEqual([''])
@@ -183,7 +207,9 @@ describe('emitted types', () => {
     'where(Tensor condition) -> Tensor[]', 'pool(Tensor self, int[2] kernel, Tensor? weight, *, str mode) -> Tensor',
     'mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)', 'mul_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)',
     'ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor',
-    'can_cast(ScalarType from, ScalarType to) -> bool', 'numel(Tensor self) -> int', 'sink(Tensor[] xs) -> ()', 'var(Tensor self) -> Tensor'
+    'can_cast(ScalarType from, ScalarType to) -> bool', 'numel(Tensor self) -> int', 'sink(Tensor[] xs) -> ()', 'var(Tensor self) -> Tensor',
+    'view(Tensor(a) self, SymInt[] size) -> Tensor(a)', 'view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)',
+    'chunks(Tensor self, int[] lengths) -> Tensor'
   ]
   const user = `
     import * as torch from './ops/index.js'
@@ -193,6 +219,11 @@ describe('emitted types', () => {
     const results: Tensor[] = [torch.max(x), x.max(values), x.where(x, indices), x.mul_(2), x.mul_(x).var(), torch.var(x)]
     const rest: [boolean, number, void] = [torch.canCast('float32', 'int64'), x.numel(), torch.sink(results)]
     x.pool(2, null, { mode: 'a' }).pool([1, 2], torch.ones([2], { requiresGrad: true, dtype: 'float32', device: undefined }), { mode: 'b' })
+    const shaped: Tensor[] = [x.view([2, 3]), x.view(2, 3), x.view(-1), x.view('float32'), x.chunks([2])]
+    // @ts-expect-error not in several arrays
+    x.view([2], [3])
+    // @ts-expect-error what is no size is given in an array
+    x.chunks(2, 3)
     // @ts-expect-error a required keyword-only argument makes the options required
     x.pool(2, null)
     // @ts-expect-error no tensor
@@ -201,7 +232,7 @@ describe('emitted types', () => {
     torch.max(x, 0, { keepDim: true })
     // @ts-expect-error no such dtype
     torch.ones([2], { dtype: 'float33' })
-    export { rest }`
+    export { rest, shaped }`
 
   it('type-check, as does a program that uses them', () => {
     const sources = new Map([...generate(...schemas).files].map(([name, text]) => [`/torch/ops/${name}`, text]))
@@ -213,10 +244,12 @@ describe('emitted types', () => {
       export type DType = 'float32' | 'int64'; export type Device = 'cpu'
       export type Layout = 'strided'; export type MemoryFormat = 'preserve'; export type Generator = { seed: number }`)
     sources.set('/torch/dispatch.ts', `import type { Tensor } from './tensor.js'
-      export declare function operator(name: string, overload: string): object
+      export interface Operator { name: string; options: readonly string[] }
+      export declare function operator(name: string, overload: string, options?: readonly string[]): Operator
       export declare function call<R>(op: object, ...args: unknown[]): R
       export declare function isTensor(value: unknown): value is Tensor
       export declare function withGrad<T extends Tensor>(tensor: T, requiresGrad: boolean | undefined): T`)
+    sources.set('/errors.ts', 'export declare function expected(what: string, name: string, received: unknown): Error')
     sources.set('/torch/user.ts', user)
     const options: ts.CompilerOptions = {
       target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext, strict: true,

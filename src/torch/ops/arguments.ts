@@ -1,4 +1,5 @@
-import { isTensor } from '../dispatch.js'
+import { expected } from '../../errors.js'
+import { isTensor, type Operator } from '../dispatch.js'
 import type { DType, Device, Layout } from '../types.js'
 
 /** What every operator that makes a tensor from nothing takes. */
@@ -21,4 +22,21 @@ export function isOptions(value: unknown): boolean {
 /** A list of tensors, where a list of numbers would also be legal: the empty list is one of numbers. */
 export function isTensorList(value: unknown): boolean {
   return Array.isArray(value) && value.length > 0 && (value[0] === null || isTensor(value[0]))
+}
+
+/**
+ * The options of a call, as they came.
+ *
+ * @throws InputError unless they are an object with no other names than the operator's options.
+ */
+export function given<T>(operator: Operator, options: T): T {
+  if (typeof options !== 'object' || options === null || Array.isArray(options) || isTensor(options)) {
+    throw expected(`an object with ${operator.options.join(', ')}`, `the options of ${operator.name}`, options)
+  }
+  for (const name in options) {
+    if (!operator.options.includes(name) && options[name] !== undefined) {
+      throw expected(`one of ${operator.options.join(', ')}`, `an option of ${operator.name}`, name)
+    }
+  }
+  return options
 }

@@ -3,7 +3,7 @@
 import { call, isTensor, operator, withGrad } from '../dispatch.js'
 import type { Tensor } from '../tensor.js'
 import type { DType, Device, Generator, Layout, MemoryFormat, Scalar } from '../types.js'
-import { isOptions, isTensorList } from './arguments.js'
+import { given, isOptions, isTensorList } from './arguments.js'
 import type { FactoryOptions } from './arguments.js'
 
 const _abs = operator('aten::abs', '')
@@ -76,63 +76,63 @@ export function adaptiveMaxPool3d(self: Tensor, outputSize: number | readonly nu
   return call(_adaptiveMaxPool3d, self, outputSize)
 }
 
-const _add_Scalar = operator('aten::add', 'Scalar')
-const _add_Tensor = operator('aten::add', 'Tensor')
+const _add_Scalar = operator('aten::add', 'Scalar', ['alpha'])
+const _add_Tensor = operator('aten::add', 'Tensor', ['alpha'])
 
 /** `aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor` */
 export function add(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor` */
 export function add(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function add(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_add_Tensor, self, other) : call(_add_Tensor, self, other, options.alpha)
-  return options === undefined ? call(_add_Scalar, self, other) : call(_add_Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_add_Tensor, self, other) : call(_add_Tensor, self, other, given(_add_Tensor, options).alpha)
+  return options === undefined ? call(_add_Scalar, self, other) : call(_add_Scalar, self, other, given(_add_Scalar, options).alpha)
 }
 
-const _addbmm = operator('aten::addbmm', '')
+const _addbmm = operator('aten::addbmm', '', ['beta', 'alpha'])
 
 /** `aten::addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addbmm, self, batch1, batch2) : call(_addbmm, self, batch1, batch2, options.beta, options.alpha)
+  return options === undefined ? call(_addbmm, self, batch1, batch2) : call(_addbmm, self, batch1, batch2, given(_addbmm, options).beta, options.alpha)
 }
 
-const _addcdiv = operator('aten::addcdiv', '')
+const _addcdiv = operator('aten::addcdiv', '', ['value'])
 
 /** `aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor` */
 export function addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addcdiv, self, tensor1, tensor2) : call(_addcdiv, self, tensor1, tensor2, options.value)
+  return options === undefined ? call(_addcdiv, self, tensor1, tensor2) : call(_addcdiv, self, tensor1, tensor2, given(_addcdiv, options).value)
 }
 
-const _addcmul = operator('aten::addcmul', '')
+const _addcmul = operator('aten::addcmul', '', ['value'])
 
 /** `aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor` */
 export function addcmul(self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addcmul, self, tensor1, tensor2) : call(_addcmul, self, tensor1, tensor2, options.value)
+  return options === undefined ? call(_addcmul, self, tensor1, tensor2) : call(_addcmul, self, tensor1, tensor2, given(_addcmul, options).value)
 }
 
-const _addmm = operator('aten::addmm', '')
-const _addmm_dtype = operator('aten::addmm', 'dtype')
+const _addmm = operator('aten::addmm', '', ['beta', 'alpha'])
+const _addmm_dtype = operator('aten::addmm', 'dtype', ['beta', 'alpha'])
 
 /** `aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function addmm(self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor
 /** `aten::addmm.dtype(Tensor self, Tensor mat1, Tensor mat2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function addmm(self: Tensor, mat1: Tensor, mat2: Tensor, outDtype: DType, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor
 export function addmm(self: any, mat1: any, mat2: any, d?: any, options?: any): any {
-  if (typeof d === 'string') return options === undefined ? call(_addmm_dtype, self, mat1, mat2, d) : call(_addmm_dtype, self, mat1, mat2, d, options.beta, options.alpha)
-  return d === undefined ? call(_addmm, self, mat1, mat2) : call(_addmm, self, mat1, mat2, d.beta, d.alpha)
+  if (typeof d === 'string') return options === undefined ? call(_addmm_dtype, self, mat1, mat2, d) : call(_addmm_dtype, self, mat1, mat2, d, given(_addmm_dtype, options).beta, options.alpha)
+  return d === undefined ? call(_addmm, self, mat1, mat2) : call(_addmm, self, mat1, mat2, given(_addmm, d).beta, d.alpha)
 }
 
-const _addmv = operator('aten::addmv', '')
+const _addmv = operator('aten::addmv', '', ['beta', 'alpha'])
 
 /** `aten::addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function addmv(self: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addmv, self, mat, vec) : call(_addmv, self, mat, vec, options.beta, options.alpha)
+  return options === undefined ? call(_addmv, self, mat, vec) : call(_addmv, self, mat, vec, given(_addmv, options).beta, options.alpha)
 }
 
-const _addr = operator('aten::addr', '')
+const _addr = operator('aten::addr', '', ['beta', 'alpha'])
 
 /** `aten::addr(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function addr(self: Tensor, vec1: Tensor, vec2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addr, self, vec1, vec2) : call(_addr, self, vec1, vec2, options.beta, options.alpha)
+  return options === undefined ? call(_addr, self, vec1, vec2) : call(_addr, self, vec1, vec2, given(_addr, options).beta, options.alpha)
 }
 
 const _adjoint = operator('aten::adjoint', '')
@@ -156,23 +156,23 @@ export function alias(self: Tensor): Tensor {
   return call(_alias, self)
 }
 
-const _all_dims = operator('aten::all', 'dims')
-const _all_dim = operator('aten::all', 'dim')
+const _all_dims = operator('aten::all', 'dims', ['dim', 'keepdim'])
+const _all_dim = operator('aten::all', 'dim', ['keepdim'])
 
 /** `aten::all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor` */
 export function all(self: Tensor, options?: { dim?: readonly number[] | null | undefined; keepdim?: boolean | undefined }): Tensor
 /** `aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor` */
 export function all(self: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Tensor
 export function all(self: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_all_dim, self, b) : call(_all_dim, self, b, options.keepdim)
-  return b === undefined ? call(_all_dims, self) : call(_all_dims, self, b.dim, b.keepdim)
+  if (typeof b === 'number') return options === undefined ? call(_all_dim, self, b) : call(_all_dim, self, b, given(_all_dim, options).keepdim)
+  return b === undefined ? call(_all_dims, self) : call(_all_dims, self, given(_all_dims, b).dim, b.keepdim)
 }
 
-const _allclose = operator('aten::allclose', '')
+const _allclose = operator('aten::allclose', '', ['rtol', 'atol', 'equalNan'])
 
 /** `aten::allclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> bool` */
 export function allclose(self: Tensor, other: Tensor, options?: { rtol?: number | undefined; atol?: number | undefined; equalNan?: boolean | undefined }): boolean {
-  return options === undefined ? call(_allclose, self, other) : call(_allclose, self, other, options.rtol, options.atol, options.equalNan)
+  return options === undefined ? call(_allclose, self, other) : call(_allclose, self, other, given(_allclose, options).rtol, options.atol, options.equalNan)
 }
 
 const _alphaDropout = operator('aten::alpha_dropout', '')
@@ -182,25 +182,25 @@ export function alphaDropout(input: Tensor, p: number, train: boolean): Tensor {
   return call(_alphaDropout, input, p, train)
 }
 
-const _amax = operator('aten::amax', '')
+const _amax = operator('aten::amax', '', ['dim', 'keepdim'])
 
 /** `aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor` */
 export function amax(self: Tensor, options?: { dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_amax, self) : call(_amax, self, options.dim, options.keepdim)
+  return options === undefined ? call(_amax, self) : call(_amax, self, given(_amax, options).dim, options.keepdim)
 }
 
-const _amin = operator('aten::amin', '')
+const _amin = operator('aten::amin', '', ['dim', 'keepdim'])
 
 /** `aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor` */
 export function amin(self: Tensor, options?: { dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_amin, self) : call(_amin, self, options.dim, options.keepdim)
+  return options === undefined ? call(_amin, self) : call(_amin, self, given(_amin, options).dim, options.keepdim)
 }
 
-const _aminmax = operator('aten::aminmax', '')
+const _aminmax = operator('aten::aminmax', '', ['dim', 'keepdim'])
 
 /** `aten::aminmax(Tensor self, *, int? dim=None, bool keepdim=False) -> (Tensor min, Tensor max)` */
 export function aminmax(self: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined }): [min: Tensor, max: Tensor] {
-  return options === undefined ? call(_aminmax, self) : call(_aminmax, self, options.dim, options.keepdim)
+  return options === undefined ? call(_aminmax, self) : call(_aminmax, self, given(_aminmax, options).dim, options.keepdim)
 }
 
 const _angle = operator('aten::angle', '')
@@ -210,28 +210,28 @@ export function angle(self: Tensor): Tensor {
   return call(_angle, self)
 }
 
-const _any_dims = operator('aten::any', 'dims')
-const _any_dim = operator('aten::any', 'dim')
+const _any_dims = operator('aten::any', 'dims', ['dim', 'keepdim'])
+const _any_dim = operator('aten::any', 'dim', ['keepdim'])
 
 /** `aten::any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor` */
 export function any(self: Tensor, options?: { dim?: readonly number[] | null | undefined; keepdim?: boolean | undefined }): Tensor
 /** `aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor` */
 export function any(self: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Tensor
 export function any(self: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_any_dim, self, b) : call(_any_dim, self, b, options.keepdim)
-  return b === undefined ? call(_any_dims, self) : call(_any_dims, self, b.dim, b.keepdim)
+  if (typeof b === 'number') return options === undefined ? call(_any_dim, self, b) : call(_any_dim, self, b, given(_any_dim, options).keepdim)
+  return b === undefined ? call(_any_dims, self) : call(_any_dims, self, given(_any_dims, b).dim, b.keepdim)
 }
 
-const _arange = operator('aten::arange', '')
-const _arange_start_step = operator('aten::arange', 'start_step')
+const _arange = operator('aten::arange', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _arange_start_step = operator('aten::arange', 'start_step', ['step', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function arange(end: Scalar, options?: FactoryOptions): Tensor
 /** `aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function arange(start: Scalar, end: Scalar, options?: FactoryOptions & { step?: Scalar | undefined }): Tensor
 export function arange(a: any, b?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_arange, a) : withGrad(call(_arange, a, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
-  return options === undefined ? call(_arange_start_step, a, b) : withGrad(call(_arange_start_step, a, b, options.step, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (isOptions(b)) return b === undefined ? call(_arange, a) : withGrad(call(_arange, a, given(_arange, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  return options === undefined ? call(_arange_start_step, a, b) : withGrad(call(_arange_start_step, a, b, given(_arange_start_step, options).step, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _arccos = operator('aten::arccos', '')
@@ -283,30 +283,30 @@ export function arctanh(self: Tensor): Tensor {
   return call(_arctanh, self)
 }
 
-const _argmax = operator('aten::argmax', '')
+const _argmax = operator('aten::argmax', '', ['dim', 'keepdim'])
 
 /** `aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor` */
 export function argmax(self: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_argmax, self) : call(_argmax, self, options.dim, options.keepdim)
+  return options === undefined ? call(_argmax, self) : call(_argmax, self, given(_argmax, options).dim, options.keepdim)
 }
 
-const _argmin = operator('aten::argmin', '')
+const _argmin = operator('aten::argmin', '', ['dim', 'keepdim'])
 
 /** `aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor` */
 export function argmin(self: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_argmin, self) : call(_argmin, self, options.dim, options.keepdim)
+  return options === undefined ? call(_argmin, self) : call(_argmin, self, given(_argmin, options).dim, options.keepdim)
 }
 
-const _argsort = operator('aten::argsort', '')
-const _argsort_stable = operator('aten::argsort', 'stable')
+const _argsort = operator('aten::argsort', '', ['dim', 'descending'])
+const _argsort_stable = operator('aten::argsort', 'stable', ['stable', 'dim', 'descending'])
 
 /** `aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor` */
 export function argsort(self: Tensor, options?: { dim?: number | undefined; descending?: boolean | undefined }): Tensor
 /** `aten::argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor` */
 export function argsort(self: Tensor, options: { stable: boolean; dim?: number | undefined; descending?: boolean | undefined }): Tensor
 export function argsort(self: any, options?: any): any {
-  if (options?.stable === undefined) return options === undefined ? call(_argsort, self) : call(_argsort, self, options.dim, options.descending)
-  return call(_argsort_stable, self, options.stable, options.dim, options.descending)
+  if (options?.stable === undefined) return options === undefined ? call(_argsort, self) : call(_argsort, self, given(_argsort, options).dim, options.descending)
+  return call(_argsort_stable, self, given(_argsort_stable, options).stable, options.dim, options.descending)
 }
 
 const _argwhere = operator('aten::argwhere', '')
@@ -316,18 +316,18 @@ export function argwhere(self: Tensor): Tensor {
   return call(_argwhere, self)
 }
 
-const _asStrided = operator('aten::as_strided', '')
+const _asStrided = operator('aten::as_strided', '', ['storageOffset'])
 
 /** `aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)` */
 export function asStrided(self: Tensor, size: readonly number[], stride: readonly number[], options?: { storageOffset?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_asStrided, self, size, stride) : call(_asStrided, self, size, stride, options.storageOffset)
+  return options === undefined ? call(_asStrided, self, size, stride) : call(_asStrided, self, size, stride, given(_asStrided, options).storageOffset)
 }
 
-const _asStridedScatter = operator('aten::as_strided_scatter', '')
+const _asStridedScatter = operator('aten::as_strided_scatter', '', ['storageOffset'])
 
 /** `aten::as_strided_scatter(Tensor self, Tensor src, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor` */
 export function asStridedScatter(self: Tensor, src: Tensor, size: readonly number[], stride: readonly number[], options?: { storageOffset?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_asStridedScatter, self, src, size, stride) : call(_asStridedScatter, self, src, size, stride, options.storageOffset)
+  return options === undefined ? call(_asStridedScatter, self, src, size, stride) : call(_asStridedScatter, self, src, size, stride, given(_asStridedScatter, options).storageOffset)
 }
 
 const _asin = operator('aten::asin', '')
@@ -401,49 +401,49 @@ export function atleast3d(a: any): any {
   return call(_atleast3d_Sequence, a)
 }
 
-const _avgPool1d = operator('aten::avg_pool1d', '')
+const _avgPool1d = operator('aten::avg_pool1d', '', ['stride', 'padding', 'ceilMode', 'countIncludePad'])
 
 /** `aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False, bool count_include_pad=True) -> Tensor` */
 export function avgPool1d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; ceilMode?: boolean | undefined; countIncludePad?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_avgPool1d, self, kernelSize) : call(_avgPool1d, self, kernelSize, options.stride, options.padding, options.ceilMode, options.countIncludePad)
+  return options === undefined ? call(_avgPool1d, self, kernelSize) : call(_avgPool1d, self, kernelSize, given(_avgPool1d, options).stride, options.padding, options.ceilMode, options.countIncludePad)
 }
 
-const _avgPool2d = operator('aten::avg_pool2d', '')
+const _avgPool2d = operator('aten::avg_pool2d', '', ['stride', 'padding', 'ceilMode', 'countIncludePad', 'divisorOverride'])
 
 /** `aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor` */
 export function avgPool2d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; ceilMode?: boolean | undefined; countIncludePad?: boolean | undefined; divisorOverride?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_avgPool2d, self, kernelSize) : call(_avgPool2d, self, kernelSize, options.stride, options.padding, options.ceilMode, options.countIncludePad, options.divisorOverride)
+  return options === undefined ? call(_avgPool2d, self, kernelSize) : call(_avgPool2d, self, kernelSize, given(_avgPool2d, options).stride, options.padding, options.ceilMode, options.countIncludePad, options.divisorOverride)
 }
 
-const _avgPool3d = operator('aten::avg_pool3d', '')
+const _avgPool3d = operator('aten::avg_pool3d', '', ['stride', 'padding', 'ceilMode', 'countIncludePad', 'divisorOverride'])
 
 /** `aten::avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor` */
 export function avgPool3d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; ceilMode?: boolean | undefined; countIncludePad?: boolean | undefined; divisorOverride?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_avgPool3d, self, kernelSize) : call(_avgPool3d, self, kernelSize, options.stride, options.padding, options.ceilMode, options.countIncludePad, options.divisorOverride)
+  return options === undefined ? call(_avgPool3d, self, kernelSize) : call(_avgPool3d, self, kernelSize, given(_avgPool3d, options).stride, options.padding, options.ceilMode, options.countIncludePad, options.divisorOverride)
 }
 
-const _baddbmm = operator('aten::baddbmm', '')
-const _baddbmm_dtype = operator('aten::baddbmm', 'dtype')
+const _baddbmm = operator('aten::baddbmm', '', ['beta', 'alpha'])
+const _baddbmm_dtype = operator('aten::baddbmm', 'dtype', ['beta', 'alpha'])
 
 /** `aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function baddbmm(self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor
 /** `aten::baddbmm.dtype(Tensor self, Tensor batch1, Tensor batch2, ScalarType out_dtype, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function baddbmm(self: Tensor, batch1: Tensor, batch2: Tensor, outDtype: DType, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor
 export function baddbmm(self: any, batch1: any, batch2: any, d?: any, options?: any): any {
-  if (typeof d === 'string') return options === undefined ? call(_baddbmm_dtype, self, batch1, batch2, d) : call(_baddbmm_dtype, self, batch1, batch2, d, options.beta, options.alpha)
-  return d === undefined ? call(_baddbmm, self, batch1, batch2) : call(_baddbmm, self, batch1, batch2, d.beta, d.alpha)
+  if (typeof d === 'string') return options === undefined ? call(_baddbmm_dtype, self, batch1, batch2, d) : call(_baddbmm_dtype, self, batch1, batch2, d, given(_baddbmm_dtype, options).beta, options.alpha)
+  return d === undefined ? call(_baddbmm, self, batch1, batch2) : call(_baddbmm, self, batch1, batch2, given(_baddbmm, d).beta, d.alpha)
 }
 
-const _bartlettWindow = operator('aten::bartlett_window', '')
-const _bartlettWindow_periodic = operator('aten::bartlett_window', 'periodic')
+const _bartlettWindow = operator('aten::bartlett_window', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _bartlettWindow_periodic = operator('aten::bartlett_window', 'periodic', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::bartlett_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function bartlettWindow(windowLength: number, options?: FactoryOptions): Tensor
 /** `aten::bartlett_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function bartlettWindow(windowLength: number, periodic: boolean, options?: FactoryOptions): Tensor
 export function bartlettWindow(windowLength: any, b?: any, options?: any): any {
-  if (typeof b === 'boolean') return options === undefined ? call(_bartlettWindow_periodic, windowLength, b) : withGrad(call(_bartlettWindow_periodic, windowLength, b, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return b === undefined ? call(_bartlettWindow, windowLength) : withGrad(call(_bartlettWindow, windowLength, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof b === 'boolean') return options === undefined ? call(_bartlettWindow_periodic, windowLength, b) : withGrad(call(_bartlettWindow_periodic, windowLength, b, given(_bartlettWindow_periodic, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return b === undefined ? call(_bartlettWindow, windowLength) : withGrad(call(_bartlettWindow, windowLength, given(_bartlettWindow, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
 }
 
 const _batchNorm = operator('aten::batch_norm', '')
@@ -488,9 +488,9 @@ export function batchNormUpdateStats(input: Tensor, runningMean: Tensor | null, 
   return call(_batchNormUpdateStats, input, runningMean, runningVar, momentum)
 }
 
-const _bernoulli = operator('aten::bernoulli', '')
-const _bernoulli_Tensor = operator('aten::bernoulli', 'Tensor')
-const _bernoulli_p = operator('aten::bernoulli', 'p')
+const _bernoulli = operator('aten::bernoulli', '', ['generator'])
+const _bernoulli_Tensor = operator('aten::bernoulli', 'Tensor', ['generator'])
+const _bernoulli_p = operator('aten::bernoulli', 'p', ['generator'])
 
 /** `aten::bernoulli(Tensor self, *, Generator? generator=None) -> Tensor` */
 export function bernoulli(self: Tensor, options?: { generator?: Generator | null | undefined }): Tensor
@@ -499,44 +499,44 @@ export function bernoulli(self: Tensor, p: Tensor, options?: { generator?: Gener
 /** `aten::bernoulli.p(Tensor self, float p, *, Generator? generator=None) -> Tensor` */
 export function bernoulli(self: Tensor, p: number, options?: { generator?: Generator | null | undefined }): Tensor
 export function bernoulli(self: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_bernoulli_p, self, b) : call(_bernoulli_p, self, b, options.generator)
-  if (isTensor(b)) return options === undefined ? call(_bernoulli_Tensor, self, b) : call(_bernoulli_Tensor, self, b, options.generator)
-  return b === undefined ? call(_bernoulli, self) : call(_bernoulli, self, b.generator)
+  if (typeof b === 'number') return options === undefined ? call(_bernoulli_p, self, b) : call(_bernoulli_p, self, b, given(_bernoulli_p, options).generator)
+  if (isTensor(b)) return options === undefined ? call(_bernoulli_Tensor, self, b) : call(_bernoulli_Tensor, self, b, given(_bernoulli_Tensor, options).generator)
+  return b === undefined ? call(_bernoulli, self) : call(_bernoulli, self, given(_bernoulli, b).generator)
 }
 
-const _bilinear = operator('aten::bilinear', '')
+const _bilinear = operator('aten::bilinear', '', ['bias'])
 
 /** `aten::bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor` */
 export function bilinear(input1: Tensor, input2: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_bilinear, input1, input2, weight) : call(_bilinear, input1, input2, weight, options.bias)
+  return options === undefined ? call(_bilinear, input1, input2, weight) : call(_bilinear, input1, input2, weight, given(_bilinear, options).bias)
 }
 
-const _binaryCrossEntropy = operator('aten::binary_cross_entropy', '')
+const _binaryCrossEntropy = operator('aten::binary_cross_entropy', '', ['weight', 'reduction'])
 
 /** `aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor` */
 export function binaryCrossEntropy(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_binaryCrossEntropy, self, target) : call(_binaryCrossEntropy, self, target, options.weight, options.reduction)
+  return options === undefined ? call(_binaryCrossEntropy, self, target) : call(_binaryCrossEntropy, self, target, given(_binaryCrossEntropy, options).weight, options.reduction)
 }
 
-const _binaryCrossEntropyWithLogits = operator('aten::binary_cross_entropy_with_logits', '')
+const _binaryCrossEntropyWithLogits = operator('aten::binary_cross_entropy_with_logits', '', ['weight', 'posWeight', 'reduction'])
 
 /** `aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor` */
 export function binaryCrossEntropyWithLogits(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; posWeight?: Tensor | null | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_binaryCrossEntropyWithLogits, self, target) : call(_binaryCrossEntropyWithLogits, self, target, options.weight, options.posWeight, options.reduction)
+  return options === undefined ? call(_binaryCrossEntropyWithLogits, self, target) : call(_binaryCrossEntropyWithLogits, self, target, given(_binaryCrossEntropyWithLogits, options).weight, options.posWeight, options.reduction)
 }
 
-const _bincount = operator('aten::bincount', '')
+const _bincount = operator('aten::bincount', '', ['weights', 'minlength'])
 
 /** `aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor` */
 export function bincount(self: Tensor, options?: { weights?: Tensor | null | undefined; minlength?: number | undefined }): Tensor {
-  return options === undefined ? call(_bincount, self) : call(_bincount, self, options.weights, options.minlength)
+  return options === undefined ? call(_bincount, self) : call(_bincount, self, given(_bincount, options).weights, options.minlength)
 }
 
-const _binomial = operator('aten::binomial', '')
+const _binomial = operator('aten::binomial', '', ['generator'])
 
 /** `aten::binomial(Tensor count, Tensor prob, Generator? generator=None) -> Tensor` */
 export function binomial(count: Tensor, prob: Tensor, options?: { generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_binomial, count, prob) : call(_binomial, count, prob, options.generator)
+  return options === undefined ? call(_binomial, count, prob) : call(_binomial, count, prob, given(_binomial, options).generator)
 }
 
 const _bitwiseAnd_Scalar = operator('aten::bitwise_and', 'Scalar')
@@ -626,16 +626,16 @@ export function bitwiseXor(self: any, other: any): any {
   return call(_bitwiseXor_Scalar, self, other)
 }
 
-const _blackmanWindow = operator('aten::blackman_window', '')
-const _blackmanWindow_periodic = operator('aten::blackman_window', 'periodic')
+const _blackmanWindow = operator('aten::blackman_window', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _blackmanWindow_periodic = operator('aten::blackman_window', 'periodic', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::blackman_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function blackmanWindow(windowLength: number, options?: FactoryOptions): Tensor
 /** `aten::blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function blackmanWindow(windowLength: number, periodic: boolean, options?: FactoryOptions): Tensor
 export function blackmanWindow(windowLength: any, b?: any, options?: any): any {
-  if (typeof b === 'boolean') return options === undefined ? call(_blackmanWindow_periodic, windowLength, b) : withGrad(call(_blackmanWindow_periodic, windowLength, b, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return b === undefined ? call(_blackmanWindow, windowLength) : withGrad(call(_blackmanWindow, windowLength, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof b === 'boolean') return options === undefined ? call(_blackmanWindow_periodic, windowLength, b) : withGrad(call(_blackmanWindow_periodic, windowLength, b, given(_blackmanWindow_periodic, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return b === undefined ? call(_blackmanWindow, windowLength) : withGrad(call(_blackmanWindow, windowLength, given(_blackmanWindow, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
 }
 
 const _blockDiag = operator('aten::block_diag', '')
@@ -671,16 +671,16 @@ export function broadcastTo(self: Tensor, size: readonly number[]): Tensor {
   return call(_broadcastTo, self, size)
 }
 
-const _bucketize_Scalar = operator('aten::bucketize', 'Scalar')
-const _bucketize_Tensor = operator('aten::bucketize', 'Tensor')
+const _bucketize_Scalar = operator('aten::bucketize', 'Scalar', ['outInt32', 'right'])
+const _bucketize_Tensor = operator('aten::bucketize', 'Tensor', ['outInt32', 'right'])
 
 /** `aten::bucketize.Scalar(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor` */
 export function bucketize(self: Scalar, boundaries: Tensor, options?: { outInt32?: boolean | undefined; right?: boolean | undefined }): Tensor
 /** `aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor` */
 export function bucketize(self: Tensor, boundaries: Tensor, options?: { outInt32?: boolean | undefined; right?: boolean | undefined }): Tensor
 export function bucketize(self: any, boundaries: any, options?: any): any {
-  if (isTensor(self)) return options === undefined ? call(_bucketize_Tensor, self, boundaries) : call(_bucketize_Tensor, self, boundaries, options.outInt32, options.right)
-  return options === undefined ? call(_bucketize_Scalar, self, boundaries) : call(_bucketize_Scalar, self, boundaries, options.outInt32, options.right)
+  if (isTensor(self)) return options === undefined ? call(_bucketize_Tensor, self, boundaries) : call(_bucketize_Tensor, self, boundaries, given(_bucketize_Tensor, options).outInt32, options.right)
+  return options === undefined ? call(_bucketize_Scalar, self, boundaries) : call(_bucketize_Scalar, self, boundaries, given(_bucketize_Scalar, options).outInt32, options.right)
 }
 
 const _canCast = operator('aten::can_cast', '')
@@ -697,18 +697,18 @@ export function cartesianProd(tensors: readonly Tensor[]): Tensor {
   return call(_cartesianProd, tensors)
 }
 
-const _cat = operator('aten::cat', '')
+const _cat = operator('aten::cat', '', ['dim'])
 
 /** `aten::cat(Tensor[] tensors, int dim=0) -> Tensor` */
 export function cat(tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_cat, tensors) : call(_cat, tensors, options.dim)
+  return options === undefined ? call(_cat, tensors) : call(_cat, tensors, given(_cat, options).dim)
 }
 
-const _cauchy = operator('aten::cauchy', '')
+const _cauchy = operator('aten::cauchy', '', ['median', 'sigma', 'generator'])
 
 /** `aten::cauchy(Tensor self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor` */
 export function cauchy(self: Tensor, options?: { median?: number | undefined; sigma?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_cauchy, self) : call(_cauchy, self, options.median, options.sigma, options.generator)
+  return options === undefined ? call(_cauchy, self) : call(_cauchy, self, given(_cauchy, options).median, options.sigma, options.generator)
 }
 
 const _ccolIndices = operator('aten::ccol_indices', '')
@@ -718,11 +718,11 @@ export function ccolIndices(self: Tensor): Tensor {
   return call(_ccolIndices, self)
 }
 
-const _cdist = operator('aten::cdist', '')
+const _cdist = operator('aten::cdist', '', ['p', 'computeMode'])
 
 /** `aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor` */
 export function cdist(x1: Tensor, x2: Tensor, options?: { p?: number | undefined; computeMode?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_cdist, x1, x2) : call(_cdist, x1, x2, options.p, options.computeMode)
+  return options === undefined ? call(_cdist, x1, x2) : call(_cdist, x1, x2, given(_cdist, options).p, options.computeMode)
 }
 
 const _ceil = operator('aten::ceil', '')
@@ -732,11 +732,11 @@ export function ceil(self: Tensor): Tensor {
   return call(_ceil, self)
 }
 
-const _celu = operator('aten::celu', '')
+const _celu = operator('aten::celu', '', ['alpha'])
 
 /** `aten::celu(Tensor self, Scalar alpha=1.) -> Tensor` */
 export function celu(self: Tensor, options?: { alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_celu, self) : call(_celu, self, options.alpha)
+  return options === undefined ? call(_celu, self) : call(_celu, self, given(_celu, options).alpha)
 }
 
 const _chainMatmul = operator('aten::chain_matmul', '')
@@ -746,11 +746,11 @@ export function chainMatmul(matrices: readonly Tensor[]): Tensor {
   return call(_chainMatmul, matrices)
 }
 
-const _chalf = operator('aten::chalf', '')
+const _chalf = operator('aten::chalf', '', ['memoryFormat'])
 
 /** `aten::chalf(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor` */
 export function chalf(self: Tensor, options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_chalf, self) : call(_chalf, self, options.memoryFormat)
+  return options === undefined ? call(_chalf, self) : call(_chalf, self, given(_chalf, options).memoryFormat)
 }
 
 const _channelShuffle = operator('aten::channel_shuffle', '')
@@ -760,44 +760,51 @@ export function channelShuffle(self: Tensor, groups: number): Tensor {
   return call(_channelShuffle, self, groups)
 }
 
-const _cholesky = operator('aten::cholesky', '')
+const _cholesky = operator('aten::cholesky', '', ['upper'])
 
 /** `aten::cholesky(Tensor self, bool upper=False) -> Tensor` */
 export function cholesky(self: Tensor, options?: { upper?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_cholesky, self) : call(_cholesky, self, options.upper)
+  return options === undefined ? call(_cholesky, self) : call(_cholesky, self, given(_cholesky, options).upper)
 }
 
-const _choleskyInverse = operator('aten::cholesky_inverse', '')
+const _choleskyInverse = operator('aten::cholesky_inverse', '', ['upper'])
 
 /** `aten::cholesky_inverse(Tensor self, bool upper=False) -> Tensor` */
 export function choleskyInverse(self: Tensor, options?: { upper?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_choleskyInverse, self) : call(_choleskyInverse, self, options.upper)
+  return options === undefined ? call(_choleskyInverse, self) : call(_choleskyInverse, self, given(_choleskyInverse, options).upper)
 }
 
-const _choleskySolve = operator('aten::cholesky_solve', '')
+const _choleskySolve = operator('aten::cholesky_solve', '', ['upper'])
 
 /** `aten::cholesky_solve(Tensor self, Tensor input2, bool upper=False) -> Tensor` */
 export function choleskySolve(self: Tensor, input2: Tensor, options?: { upper?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_choleskySolve, self, input2) : call(_choleskySolve, self, input2, options.upper)
+  return options === undefined ? call(_choleskySolve, self, input2) : call(_choleskySolve, self, input2, given(_choleskySolve, options).upper)
 }
 
-const _chunk = operator('aten::chunk', '')
+const _chooseQparamsOptimized = operator('aten::choose_qparams_optimized', '')
+
+/** `aten::choose_qparams_optimized(Tensor input, int numel, int n_bins, float ratio, int bit_width) -> (Tensor, Tensor)` */
+export function chooseQparamsOptimized(input: Tensor, numel: number, nBins: number, ratio: number, bitWidth: number): [Tensor, Tensor] {
+  return call(_chooseQparamsOptimized, input, numel, nBins, ratio, bitWidth)
+}
+
+const _chunk = operator('aten::chunk', '', ['dim'])
 
 /** `aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]` */
 export function chunk(self: Tensor, chunks: number, options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_chunk, self, chunks) : call(_chunk, self, chunks, options.dim)
+  return options === undefined ? call(_chunk, self, chunks) : call(_chunk, self, chunks, given(_chunk, options).dim)
 }
 
-const _clamp = operator('aten::clamp', '')
-const _clamp_Tensor = operator('aten::clamp', 'Tensor')
+const _clamp = operator('aten::clamp', '', ['min', 'max'])
+const _clamp_Tensor = operator('aten::clamp', 'Tensor', ['min', 'max'])
 
 /** `aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor` */
 export function clamp(self: Tensor, options?: { min?: Scalar | null | undefined; max?: Scalar | null | undefined }): Tensor
 /** `aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor` */
 export function clamp(self: Tensor, options?: { min?: Tensor | null | undefined; max?: Tensor | null | undefined }): Tensor
 export function clamp(self: any, options?: any): any {
-  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clamp_Tensor, self, options.min, options.max)
-  return options === undefined ? call(_clamp, self) : call(_clamp, self, options.min, options.max)
+  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clamp_Tensor, self, given(_clamp_Tensor, options).min, options.max)
+  return options === undefined ? call(_clamp, self) : call(_clamp, self, given(_clamp, options).min, options.max)
 }
 
 const _clampMax = operator('aten::clamp_max', '')
@@ -824,23 +831,23 @@ export function clampMin(self: any, min: any): any {
   return call(_clampMin, self, min)
 }
 
-const _clip = operator('aten::clip', '')
-const _clip_Tensor = operator('aten::clip', 'Tensor')
+const _clip = operator('aten::clip', '', ['min', 'max'])
+const _clip_Tensor = operator('aten::clip', 'Tensor', ['min', 'max'])
 
 /** `aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor` */
 export function clip(self: Tensor, options?: { min?: Scalar | null | undefined; max?: Scalar | null | undefined }): Tensor
 /** `aten::clip.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor` */
 export function clip(self: Tensor, options?: { min?: Tensor | null | undefined; max?: Tensor | null | undefined }): Tensor
 export function clip(self: any, options?: any): any {
-  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clip_Tensor, self, options.min, options.max)
-  return options === undefined ? call(_clip, self) : call(_clip, self, options.min, options.max)
+  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clip_Tensor, self, given(_clip_Tensor, options).min, options.max)
+  return options === undefined ? call(_clip, self) : call(_clip, self, given(_clip, options).min, options.max)
 }
 
-const _clone = operator('aten::clone', '')
+const _clone = operator('aten::clone', '', ['memoryFormat'])
 
 /** `aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor` */
 export function clone(self: Tensor, options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_clone, self) : call(_clone, self, options.memoryFormat)
+  return options === undefined ? call(_clone, self) : call(_clone, self, given(_clone, options).memoryFormat)
 }
 
 const _coalesce = operator('aten::coalesce', '')
@@ -871,11 +878,11 @@ export function columnStack(tensors: readonly Tensor[]): Tensor {
   return call(_columnStack, tensors)
 }
 
-const _combinations = operator('aten::combinations', '')
+const _combinations = operator('aten::combinations', '', ['r', 'withReplacement'])
 
 /** `aten::combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor` */
 export function combinations(self: Tensor, options?: { r?: number | undefined; withReplacement?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_combinations, self) : call(_combinations, self, options.r, options.withReplacement)
+  return options === undefined ? call(_combinations, self) : call(_combinations, self, given(_combinations, options).r, options.withReplacement)
 }
 
 const _complex = operator('aten::complex', '')
@@ -885,18 +892,18 @@ export function complex(real: Tensor, imag: Tensor): Tensor {
   return call(_complex, real, imag)
 }
 
-const _concat = operator('aten::concat', '')
+const _concat = operator('aten::concat', '', ['dim'])
 
 /** `aten::concat(Tensor[] tensors, int dim=0) -> Tensor` */
 export function concat(tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_concat, tensors) : call(_concat, tensors, options.dim)
+  return options === undefined ? call(_concat, tensors) : call(_concat, tensors, given(_concat, options).dim)
 }
 
-const _concatenate = operator('aten::concatenate', '')
+const _concatenate = operator('aten::concatenate', '', ['dim'])
 
 /** `aten::concatenate(Tensor[] tensors, int dim=0) -> Tensor` */
 export function concatenate(tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_concatenate, tensors) : call(_concatenate, tensors, options.dim)
+  return options === undefined ? call(_concatenate, tensors) : call(_concatenate, tensors, given(_concatenate, options).dim)
 }
 
 const _conj = operator('aten::conj', '')
@@ -913,82 +920,82 @@ export function conjPhysical(self: Tensor): Tensor {
   return call(_conjPhysical, self)
 }
 
-const _constantPadNd = operator('aten::constant_pad_nd', '')
+const _constantPadNd = operator('aten::constant_pad_nd', '', ['value'])
 
 /** `aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor` */
 export function constantPadNd(self: Tensor, pad: readonly number[], options?: { value?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_constantPadNd, self, pad) : call(_constantPadNd, self, pad, options.value)
+  return options === undefined ? call(_constantPadNd, self, pad) : call(_constantPadNd, self, pad, given(_constantPadNd, options).value)
 }
 
-const _contiguous = operator('aten::contiguous', '')
+const _contiguous = operator('aten::contiguous', '', ['memoryFormat'])
 
 /** `aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)` */
 export function contiguous(self: Tensor, options?: { memoryFormat?: MemoryFormat | undefined }): Tensor {
-  return options === undefined ? call(_contiguous, self) : call(_contiguous, self, options.memoryFormat)
+  return options === undefined ? call(_contiguous, self) : call(_contiguous, self, given(_contiguous, options).memoryFormat)
 }
 
-const _conv1d = operator('aten::conv1d', '')
-const _conv1d_padding = operator('aten::conv1d', 'padding')
+const _conv1d = operator('aten::conv1d', '', ['bias', 'stride', 'padding', 'dilation', 'groups'])
+const _conv1d_padding = operator('aten::conv1d', 'padding', ['bias', 'stride', 'padding', 'dilation', 'groups'])
 
 /** `aten::conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] dilation=[1], SymInt groups=1) -> Tensor` */
 export function conv1d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 /** `aten::conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid", SymInt[1] dilation=[1], SymInt groups=1) -> Tensor` */
 export function conv1d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 export function conv1d(input: any, weight: any, options?: any): any {
-  if (typeof options?.padding === 'string') return call(_conv1d_padding, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
-  return options === undefined ? call(_conv1d, input, weight) : call(_conv1d, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
+  if (typeof options?.padding === 'string') return call(_conv1d_padding, input, weight, given(_conv1d_padding, options).bias, options.stride, options.padding, options.dilation, options.groups)
+  return options === undefined ? call(_conv1d, input, weight) : call(_conv1d, input, weight, given(_conv1d, options).bias, options.stride, options.padding, options.dilation, options.groups)
 }
 
-const _conv2d = operator('aten::conv2d', '')
-const _conv2d_padding = operator('aten::conv2d', 'padding')
+const _conv2d = operator('aten::conv2d', '', ['bias', 'stride', 'padding', 'dilation', 'groups'])
+const _conv2d_padding = operator('aten::conv2d', 'padding', ['bias', 'stride', 'padding', 'dilation', 'groups'])
 
 /** `aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor` */
 export function conv2d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 /** `aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor` */
 export function conv2d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 export function conv2d(input: any, weight: any, options?: any): any {
-  if (typeof options?.padding === 'string') return call(_conv2d_padding, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
-  return options === undefined ? call(_conv2d, input, weight) : call(_conv2d, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
+  if (typeof options?.padding === 'string') return call(_conv2d_padding, input, weight, given(_conv2d_padding, options).bias, options.stride, options.padding, options.dilation, options.groups)
+  return options === undefined ? call(_conv2d, input, weight) : call(_conv2d, input, weight, given(_conv2d, options).bias, options.stride, options.padding, options.dilation, options.groups)
 }
 
-const _conv3d = operator('aten::conv3d', '')
-const _conv3d_padding = operator('aten::conv3d', 'padding')
+const _conv3d = operator('aten::conv3d', '', ['bias', 'stride', 'padding', 'dilation', 'groups'])
+const _conv3d_padding = operator('aten::conv3d', 'padding', ['bias', 'stride', 'padding', 'dilation', 'groups'])
 
 /** `aten::conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor` */
 export function conv3d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 /** `aten::conv3d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], str padding="valid", SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor` */
 export function conv3d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor
 export function conv3d(input: any, weight: any, options?: any): any {
-  if (typeof options?.padding === 'string') return call(_conv3d_padding, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
-  return options === undefined ? call(_conv3d, input, weight) : call(_conv3d, input, weight, options.bias, options.stride, options.padding, options.dilation, options.groups)
+  if (typeof options?.padding === 'string') return call(_conv3d_padding, input, weight, given(_conv3d_padding, options).bias, options.stride, options.padding, options.dilation, options.groups)
+  return options === undefined ? call(_conv3d, input, weight) : call(_conv3d, input, weight, given(_conv3d, options).bias, options.stride, options.padding, options.dilation, options.groups)
 }
 
-const _convTbc = operator('aten::conv_tbc', '')
+const _convTbc = operator('aten::conv_tbc', '', ['pad'])
 
 /** `aten::conv_tbc(Tensor self, Tensor weight, Tensor bias, int pad=0) -> Tensor` */
 export function convTbc(self: Tensor, weight: Tensor, bias: Tensor, options?: { pad?: number | undefined }): Tensor {
-  return options === undefined ? call(_convTbc, self, weight, bias) : call(_convTbc, self, weight, bias, options.pad)
+  return options === undefined ? call(_convTbc, self, weight, bias) : call(_convTbc, self, weight, bias, given(_convTbc, options).pad)
 }
 
-const _convTranspose1d = operator('aten::conv_transpose1d', '')
+const _convTranspose1d = operator('aten::conv_transpose1d', '', ['bias', 'stride', 'padding', 'outputPadding', 'groups', 'dilation'])
 
 /** `aten::conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor` */
 export function convTranspose1d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; outputPadding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor {
-  return options === undefined ? call(_convTranspose1d, input, weight) : call(_convTranspose1d, input, weight, options.bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
+  return options === undefined ? call(_convTranspose1d, input, weight) : call(_convTranspose1d, input, weight, given(_convTranspose1d, options).bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
 }
 
-const _convTranspose2d_input = operator('aten::conv_transpose2d', 'input')
+const _convTranspose2d_input = operator('aten::conv_transpose2d', 'input', ['bias', 'stride', 'padding', 'outputPadding', 'groups', 'dilation'])
 
 /** `aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor` */
 export function convTranspose2d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; outputPadding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor {
-  return options === undefined ? call(_convTranspose2d_input, input, weight) : call(_convTranspose2d_input, input, weight, options.bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
+  return options === undefined ? call(_convTranspose2d_input, input, weight) : call(_convTranspose2d_input, input, weight, given(_convTranspose2d_input, options).bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
 }
 
-const _convTranspose3d_input = operator('aten::conv_transpose3d', 'input')
+const _convTranspose3d_input = operator('aten::conv_transpose3d', 'input', ['bias', 'stride', 'padding', 'outputPadding', 'groups', 'dilation'])
 
 /** `aten::conv_transpose3d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0], SymInt[3] output_padding=[0, 0, 0], SymInt groups=1, SymInt[3] dilation=[1, 1, 1]) -> Tensor` */
 export function convTranspose3d(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; outputPadding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor {
-  return options === undefined ? call(_convTranspose3d_input, input, weight) : call(_convTranspose3d_input, input, weight, options.bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
+  return options === undefined ? call(_convTranspose3d_input, input, weight) : call(_convTranspose3d_input, input, weight, given(_convTranspose3d_input, options).bias, options.stride, options.padding, options.outputPadding, options.groups, options.dilation)
 }
 
 const _convolution = operator('aten::convolution', '')
@@ -1031,21 +1038,21 @@ export function cosh(self: Tensor): Tensor {
   return call(_cosh, self)
 }
 
-const _cosineEmbeddingLoss = operator('aten::cosine_embedding_loss', '')
+const _cosineEmbeddingLoss = operator('aten::cosine_embedding_loss', '', ['margin', 'reduction'])
 
 /** `aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor` */
 export function cosineEmbeddingLoss(input1: Tensor, input2: Tensor, target: Tensor, options?: { margin?: number | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_cosineEmbeddingLoss, input1, input2, target) : call(_cosineEmbeddingLoss, input1, input2, target, options.margin, options.reduction)
+  return options === undefined ? call(_cosineEmbeddingLoss, input1, input2, target) : call(_cosineEmbeddingLoss, input1, input2, target, given(_cosineEmbeddingLoss, options).margin, options.reduction)
 }
 
-const _cosineSimilarity = operator('aten::cosine_similarity', '')
+const _cosineSimilarity = operator('aten::cosine_similarity', '', ['dim', 'eps'])
 
 /** `aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor` */
 export function cosineSimilarity(x1: Tensor, x2: Tensor, options?: { dim?: number | undefined; eps?: number | undefined }): Tensor {
-  return options === undefined ? call(_cosineSimilarity, x1, x2) : call(_cosineSimilarity, x1, x2, options.dim, options.eps)
+  return options === undefined ? call(_cosineSimilarity, x1, x2) : call(_cosineSimilarity, x1, x2, given(_cosineSimilarity, options).dim, options.eps)
 }
 
-const _countNonzero = operator('aten::count_nonzero', '')
+const _countNonzero = operator('aten::count_nonzero', '', ['dim'])
 const _countNonzero_dim_IntList = operator('aten::count_nonzero', 'dim_IntList')
 
 /** `aten::count_nonzero(Tensor self, int? dim=None) -> Tensor` */
@@ -1054,28 +1061,28 @@ export function countNonzero(self: Tensor, options?: { dim?: number | null | und
 export function countNonzero(self: Tensor, dim: readonly number[]): Tensor
 export function countNonzero(self: any, b?: any): any {
   if (Array.isArray(b)) return call(_countNonzero_dim_IntList, self, b)
-  return b === undefined ? call(_countNonzero, self) : call(_countNonzero, self, b.dim)
+  return b === undefined ? call(_countNonzero, self) : call(_countNonzero, self, given(_countNonzero, b).dim)
 }
 
-const _cov = operator('aten::cov', '')
+const _cov = operator('aten::cov', '', ['correction', 'fweights', 'aweights'])
 
 /** `aten::cov(Tensor self, *, int correction=1, Tensor? fweights=None, Tensor? aweights=None) -> Tensor` */
 export function cov(self: Tensor, options?: { correction?: number | undefined; fweights?: Tensor | null | undefined; aweights?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_cov, self) : call(_cov, self, options.correction, options.fweights, options.aweights)
+  return options === undefined ? call(_cov, self) : call(_cov, self, given(_cov, options).correction, options.fweights, options.aweights)
 }
 
-const _cross = operator('aten::cross', '')
+const _cross = operator('aten::cross', '', ['dim'])
 
 /** `aten::cross(Tensor self, Tensor other, int? dim=None) -> Tensor` */
 export function cross(self: Tensor, other: Tensor, options?: { dim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_cross, self, other) : call(_cross, self, other, options.dim)
+  return options === undefined ? call(_cross, self, other) : call(_cross, self, other, given(_cross, options).dim)
 }
 
-const _crossEntropyLoss = operator('aten::cross_entropy_loss', '')
+const _crossEntropyLoss = operator('aten::cross_entropy_loss', '', ['weight', 'reduction', 'ignoreIndex', 'labelSmoothing'])
 
 /** `aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor` */
 export function crossEntropyLoss(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; reduction?: number | undefined; ignoreIndex?: number | undefined; labelSmoothing?: number | undefined }): Tensor {
-  return options === undefined ? call(_crossEntropyLoss, self, target) : call(_crossEntropyLoss, self, target, options.weight, options.reduction, options.ignoreIndex, options.labelSmoothing)
+  return options === undefined ? call(_crossEntropyLoss, self, target) : call(_crossEntropyLoss, self, target, given(_crossEntropyLoss, options).weight, options.reduction, options.ignoreIndex, options.labelSmoothing)
 }
 
 const _crowIndices = operator('aten::crow_indices', '')
@@ -1085,16 +1092,16 @@ export function crowIndices(self: Tensor): Tensor {
   return call(_crowIndices, self)
 }
 
-const _ctcLoss_IntList = operator('aten::ctc_loss', 'IntList')
-const _ctcLoss_Tensor = operator('aten::ctc_loss', 'Tensor')
+const _ctcLoss_IntList = operator('aten::ctc_loss', 'IntList', ['blank', 'reduction', 'zeroInfinity'])
+const _ctcLoss_Tensor = operator('aten::ctc_loss', 'Tensor', ['blank', 'reduction', 'zeroInfinity'])
 
 /** `aten::ctc_loss.IntList(Tensor log_probs, Tensor targets, int[] input_lengths, int[] target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor` */
 export function ctcLoss(logProbs: Tensor, targets: Tensor, inputLengths: readonly number[], targetLengths: readonly number[], options?: { blank?: number | undefined; reduction?: number | undefined; zeroInfinity?: boolean | undefined }): Tensor
 /** `aten::ctc_loss.Tensor(Tensor log_probs, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank=0, int reduction=1, bool zero_infinity=False) -> Tensor` */
 export function ctcLoss(logProbs: Tensor, targets: Tensor, inputLengths: Tensor, targetLengths: Tensor, options?: { blank?: number | undefined; reduction?: number | undefined; zeroInfinity?: boolean | undefined }): Tensor
 export function ctcLoss(logProbs: any, targets: any, inputLengths: any, targetLengths: any, options?: any): any {
-  if (isTensor(inputLengths)) return options === undefined ? call(_ctcLoss_Tensor, logProbs, targets, inputLengths, targetLengths) : call(_ctcLoss_Tensor, logProbs, targets, inputLengths, targetLengths, options.blank, options.reduction, options.zeroInfinity)
-  return options === undefined ? call(_ctcLoss_IntList, logProbs, targets, inputLengths, targetLengths) : call(_ctcLoss_IntList, logProbs, targets, inputLengths, targetLengths, options.blank, options.reduction, options.zeroInfinity)
+  if (isTensor(inputLengths)) return options === undefined ? call(_ctcLoss_Tensor, logProbs, targets, inputLengths, targetLengths) : call(_ctcLoss_Tensor, logProbs, targets, inputLengths, targetLengths, given(_ctcLoss_Tensor, options).blank, options.reduction, options.zeroInfinity)
+  return options === undefined ? call(_ctcLoss_IntList, logProbs, targets, inputLengths, targetLengths) : call(_ctcLoss_IntList, logProbs, targets, inputLengths, targetLengths, given(_ctcLoss_IntList, options).blank, options.reduction, options.zeroInfinity)
 }
 
 const _cummax = operator('aten::cummax', '')
@@ -1111,30 +1118,30 @@ export function cummin(self: Tensor, dim: number): [values: Tensor, indices: Ten
   return call(_cummin, self, dim)
 }
 
-const _cumprod = operator('aten::cumprod', '')
+const _cumprod = operator('aten::cumprod', '', ['dtype'])
 
 /** `aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor` */
 export function cumprod(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_cumprod, self, dim) : call(_cumprod, self, dim, options.dtype)
+  return options === undefined ? call(_cumprod, self, dim) : call(_cumprod, self, dim, given(_cumprod, options).dtype)
 }
 
-const _cumsum = operator('aten::cumsum', '')
+const _cumsum = operator('aten::cumsum', '', ['dtype'])
 
 /** `aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor` */
 export function cumsum(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_cumsum, self, dim) : call(_cumsum, self, dim, options.dtype)
+  return options === undefined ? call(_cumsum, self, dim) : call(_cumsum, self, dim, given(_cumsum, options).dtype)
 }
 
-const _cumulativeTrapezoid_dx = operator('aten::cumulative_trapezoid', 'dx')
-const _cumulativeTrapezoid_x = operator('aten::cumulative_trapezoid', 'x')
+const _cumulativeTrapezoid_dx = operator('aten::cumulative_trapezoid', 'dx', ['dx', 'dim'])
+const _cumulativeTrapezoid_x = operator('aten::cumulative_trapezoid', 'x', ['dim'])
 
 /** `aten::cumulative_trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor` */
 export function cumulativeTrapezoid(y: Tensor, options?: { dx?: Scalar | undefined; dim?: number | undefined }): Tensor
 /** `aten::cumulative_trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor` */
 export function cumulativeTrapezoid(y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor
 export function cumulativeTrapezoid(y: any, b?: any, options?: any): any {
-  if (isTensor(b)) return options === undefined ? call(_cumulativeTrapezoid_x, y, b) : call(_cumulativeTrapezoid_x, y, b, options.dim)
-  return b === undefined ? call(_cumulativeTrapezoid_dx, y) : call(_cumulativeTrapezoid_dx, y, b.dx, b.dim)
+  if (isTensor(b)) return options === undefined ? call(_cumulativeTrapezoid_x, y, b) : call(_cumulativeTrapezoid_x, y, b, given(_cumulativeTrapezoid_x, options).dim)
+  return b === undefined ? call(_cumulativeTrapezoid_dx, y) : call(_cumulativeTrapezoid_dx, y, given(_cumulativeTrapezoid_dx, b).dx, b.dim)
 }
 
 const _deg2rad = operator('aten::deg2rad', '')
@@ -1165,46 +1172,46 @@ export function detach(self: Tensor): Tensor {
   return call(_detach, self)
 }
 
-const _diag = operator('aten::diag', '')
+const _diag = operator('aten::diag', '', ['diagonal'])
 
 /** `aten::diag(Tensor self, int diagonal=0) -> Tensor` */
 export function diag(self: Tensor, options?: { diagonal?: number | undefined }): Tensor {
-  return options === undefined ? call(_diag, self) : call(_diag, self, options.diagonal)
+  return options === undefined ? call(_diag, self) : call(_diag, self, given(_diag, options).diagonal)
 }
 
-const _diagEmbed = operator('aten::diag_embed', '')
+const _diagEmbed = operator('aten::diag_embed', '', ['offset', 'dim1', 'dim2'])
 
 /** `aten::diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor` */
 export function diagEmbed(self: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor {
-  return options === undefined ? call(_diagEmbed, self) : call(_diagEmbed, self, options.offset, options.dim1, options.dim2)
+  return options === undefined ? call(_diagEmbed, self) : call(_diagEmbed, self, given(_diagEmbed, options).offset, options.dim1, options.dim2)
 }
 
-const _diagflat = operator('aten::diagflat', '')
+const _diagflat = operator('aten::diagflat', '', ['offset'])
 
 /** `aten::diagflat(Tensor self, int offset=0) -> Tensor` */
 export function diagflat(self: Tensor, options?: { offset?: number | undefined }): Tensor {
-  return options === undefined ? call(_diagflat, self) : call(_diagflat, self, options.offset)
+  return options === undefined ? call(_diagflat, self) : call(_diagflat, self, given(_diagflat, options).offset)
 }
 
-const _diagonal = operator('aten::diagonal', '')
+const _diagonal = operator('aten::diagonal', '', ['offset', 'dim1', 'dim2'])
 
 /** `aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)` */
 export function diagonal(self: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor {
-  return options === undefined ? call(_diagonal, self) : call(_diagonal, self, options.offset, options.dim1, options.dim2)
+  return options === undefined ? call(_diagonal, self) : call(_diagonal, self, given(_diagonal, options).offset, options.dim1, options.dim2)
 }
 
-const _diagonalScatter = operator('aten::diagonal_scatter', '')
+const _diagonalScatter = operator('aten::diagonal_scatter', '', ['offset', 'dim1', 'dim2'])
 
 /** `aten::diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor` */
 export function diagonalScatter(self: Tensor, src: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor {
-  return options === undefined ? call(_diagonalScatter, self, src) : call(_diagonalScatter, self, src, options.offset, options.dim1, options.dim2)
+  return options === undefined ? call(_diagonalScatter, self, src) : call(_diagonalScatter, self, src, given(_diagonalScatter, options).offset, options.dim1, options.dim2)
 }
 
-const _diff = operator('aten::diff', '')
+const _diff = operator('aten::diff', '', ['n', 'dim', 'prepend', 'append'])
 
 /** `aten::diff(Tensor self, int n=1, int dim=-1, Tensor? prepend=None, Tensor? append=None) -> Tensor` */
 export function diff(self: Tensor, options?: { n?: number | undefined; dim?: number | undefined; prepend?: Tensor | null | undefined; append?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_diff, self) : call(_diff, self, options.n, options.dim, options.prepend, options.append)
+  return options === undefined ? call(_diff, self) : call(_diff, self, given(_diff, options).n, options.dim, options.prepend, options.append)
 }
 
 const _digamma = operator('aten::digamma', '')
@@ -1221,17 +1228,17 @@ export function dim(self: Tensor): number {
   return call(_dim, self)
 }
 
-const _dist = operator('aten::dist', '')
+const _dist = operator('aten::dist', '', ['p'])
 
 /** `aten::dist(Tensor self, Tensor other, Scalar p=2) -> Tensor` */
 export function dist(self: Tensor, other: Tensor, options?: { p?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_dist, self, other) : call(_dist, self, other, options.p)
+  return options === undefined ? call(_dist, self, other) : call(_dist, self, other, given(_dist, options).p)
 }
 
 const _div_Scalar = operator('aten::div', 'Scalar')
-const _div_Scalar_mode = operator('aten::div', 'Scalar_mode')
+const _div_Scalar_mode = operator('aten::div', 'Scalar_mode', ['roundingMode'])
 const _div_Tensor = operator('aten::div', 'Tensor')
-const _div_Tensor_mode = operator('aten::div', 'Tensor_mode')
+const _div_Tensor_mode = operator('aten::div', 'Tensor_mode', ['roundingMode'])
 
 /** `aten::div.Scalar(Tensor self, Scalar other) -> Tensor` */
 export function div(self: Tensor, other: Scalar): Tensor
@@ -1244,16 +1251,16 @@ export function div(self: Tensor, other: Tensor, options: { roundingMode: string
 export function div(self: any, other: any, options?: any): any {
   if (isTensor(other)) {
     if (options === undefined) return call(_div_Tensor, self, other)
-    return call(_div_Tensor_mode, self, other, options.roundingMode)
+    return call(_div_Tensor_mode, self, other, given(_div_Tensor_mode, options).roundingMode)
   }
   if (options === undefined) return call(_div_Scalar, self, other)
-  return call(_div_Scalar_mode, self, other, options.roundingMode)
+  return call(_div_Scalar_mode, self, other, given(_div_Scalar_mode, options).roundingMode)
 }
 
 const _divide_Scalar = operator('aten::divide', 'Scalar')
-const _divide_Scalar_mode = operator('aten::divide', 'Scalar_mode')
+const _divide_Scalar_mode = operator('aten::divide', 'Scalar_mode', ['roundingMode'])
 const _divide_Tensor = operator('aten::divide', 'Tensor')
-const _divide_Tensor_mode = operator('aten::divide', 'Tensor_mode')
+const _divide_Tensor_mode = operator('aten::divide', 'Tensor_mode', ['roundingMode'])
 
 /** `aten::divide.Scalar(Tensor self, Scalar other) -> Tensor` */
 export function divide(self: Tensor, other: Scalar): Tensor
@@ -1266,10 +1273,10 @@ export function divide(self: Tensor, other: Tensor, options: { roundingMode: str
 export function divide(self: any, other: any, options?: any): any {
   if (isTensor(other)) {
     if (options === undefined) return call(_divide_Tensor, self, other)
-    return call(_divide_Tensor_mode, self, other, options.roundingMode)
+    return call(_divide_Tensor_mode, self, other, given(_divide_Tensor_mode, options).roundingMode)
   }
   if (options === undefined) return call(_divide_Scalar, self, other)
-  return call(_divide_Scalar_mode, self, other, options.roundingMode)
+  return call(_divide_Scalar_mode, self, other, given(_divide_Scalar_mode, options).roundingMode)
 }
 
 const _dot = operator('aten::dot', '')
@@ -1305,28 +1312,28 @@ export function dstack(tensors: readonly Tensor[]): Tensor {
   return call(_dstack, tensors)
 }
 
-const _einsum = operator('aten::einsum', '')
+const _einsum = operator('aten::einsum', '', ['path'])
 
 /** `aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor` */
 export function einsum(equation: string, tensors: readonly Tensor[], options?: { path?: readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_einsum, equation, tensors) : call(_einsum, equation, tensors, options.path)
+  return options === undefined ? call(_einsum, equation, tensors) : call(_einsum, equation, tensors, given(_einsum, options).path)
 }
 
-const _elu = operator('aten::elu', '')
+const _elu = operator('aten::elu', '', ['alpha', 'scale', 'inputScale'])
 
 /** `aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor` */
 export function elu(self: Tensor, options?: { alpha?: Scalar | undefined; scale?: Scalar | undefined; inputScale?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_elu, self) : call(_elu, self, options.alpha, options.scale, options.inputScale)
+  return options === undefined ? call(_elu, self) : call(_elu, self, given(_elu, options).alpha, options.scale, options.inputScale)
 }
 
-const _embedding = operator('aten::embedding', '')
+const _embedding = operator('aten::embedding', '', ['paddingIdx', 'scaleGradByFreq', 'sparse'])
 
 /** `aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor` */
 export function embedding(weight: Tensor, indices: Tensor, options?: { paddingIdx?: number | undefined; scaleGradByFreq?: boolean | undefined; sparse?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_embedding, weight, indices) : call(_embedding, weight, indices, options.paddingIdx, options.scaleGradByFreq, options.sparse)
+  return options === undefined ? call(_embedding, weight, indices) : call(_embedding, weight, indices, given(_embedding, options).paddingIdx, options.scaleGradByFreq, options.sparse)
 }
 
-const _embeddingBag = operator('aten::embedding_bag', '')
+const _embeddingBag = operator('aten::embedding_bag', '', ['scaleGradByFreq', 'mode', 'sparse', 'perSampleWeights', 'includeLastOffset'])
 const _embeddingBag_padding_idx = operator('aten::embedding_bag', 'padding_idx')
 
 /** `aten::embedding_bag(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq=False, int mode=0, bool sparse=False, Tensor? per_sample_weights=None, bool include_last_offset=False) -> (Tensor, Tensor, Tensor, Tensor)` */
@@ -1335,7 +1342,7 @@ export function embeddingBag(weight: Tensor, indices: Tensor, offsets: Tensor, o
 export function embeddingBag(weight: Tensor, indices: Tensor, offsets: Tensor, scaleGradByFreq: boolean, mode: number, sparse: boolean, perSampleWeights: Tensor | null, includeLastOffset: boolean, paddingIdx: number | null): [Tensor, Tensor, Tensor, Tensor]
 export function embeddingBag(weight: any, indices: any, offsets: any, d?: any, mode?: any, sparse?: any, perSampleWeights?: any, includeLastOffset?: any, paddingIdx?: any): any {
   if (typeof d === 'boolean') return call(_embeddingBag_padding_idx, weight, indices, offsets, d, mode, sparse, perSampleWeights, includeLastOffset, paddingIdx)
-  return d === undefined ? call(_embeddingBag, weight, indices, offsets) : call(_embeddingBag, weight, indices, offsets, d.scaleGradByFreq, d.mode, d.sparse, d.perSampleWeights, d.includeLastOffset)
+  return d === undefined ? call(_embeddingBag, weight, indices, offsets) : call(_embeddingBag, weight, indices, offsets, given(_embeddingBag, d).scaleGradByFreq, d.mode, d.sparse, d.perSampleWeights, d.includeLastOffset)
 }
 
 const _embeddingRenorm = operator('aten::embedding_renorm', '')
@@ -1345,32 +1352,32 @@ export function embeddingRenorm(self: Tensor, indices: Tensor, maxNorm: number, 
   return call(_embeddingRenorm, self, indices, maxNorm, normType)
 }
 
-const _empty_memory_format = operator('aten::empty', 'memory_format')
+const _empty_memory_format = operator('aten::empty', 'memory_format', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function empty(size: readonly number[], options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_empty_memory_format, size) : withGrad(call(_empty_memory_format, size, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? call(_empty_memory_format, size) : withGrad(call(_empty_memory_format, size, given(_empty_memory_format, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
-const _emptyLike = operator('aten::empty_like', '')
+const _emptyLike = operator('aten::empty_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function emptyLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_emptyLike, self) : withGrad(call(_emptyLike, self, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? call(_emptyLike, self) : withGrad(call(_emptyLike, self, given(_emptyLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
-const _emptyPermuted = operator('aten::empty_permuted', '')
+const _emptyPermuted = operator('aten::empty_permuted', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::empty_permuted(SymInt[] size, int[] physical_layout, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function emptyPermuted(size: readonly number[], physicalLayout: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_emptyPermuted, size, physicalLayout) : withGrad(call(_emptyPermuted, size, physicalLayout, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_emptyPermuted, size, physicalLayout) : withGrad(call(_emptyPermuted, size, physicalLayout, given(_emptyPermuted, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _emptyStrided = operator('aten::empty_strided', '')
+const _emptyStrided = operator('aten::empty_strided', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::empty_strided(SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function emptyStrided(size: readonly number[], stride: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_emptyStrided, size, stride) : withGrad(call(_emptyStrided, size, stride, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_emptyStrided, size, stride) : withGrad(call(_emptyStrided, size, stride, given(_emptyStrided, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _eq_Scalar = operator('aten::eq', 'Scalar')
@@ -1427,11 +1434,11 @@ export function exp2(self: Tensor): Tensor {
   return call(_exp2, self)
 }
 
-const _expand = operator('aten::expand', '')
+const _expand = operator('aten::expand', '', ['implicit'])
 
 /** `aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)` */
 export function expand(self: Tensor, size: readonly number[], options?: { implicit?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_expand, self, size) : call(_expand, self, size, options.implicit)
+  return options === undefined ? call(_expand, self, size) : call(_expand, self, size, given(_expand, options).implicit)
 }
 
 const _expandAs = operator('aten::expand_as', '')
@@ -1448,23 +1455,42 @@ export function expm1(self: Tensor): Tensor {
   return call(_expm1, self)
 }
 
-const _exponential = operator('aten::exponential', '')
+const _exponential = operator('aten::exponential', '', ['lambd', 'generator'])
 
 /** `aten::exponential(Tensor self, float lambd=1., *, Generator? generator=None) -> Tensor` */
 export function exponential(self: Tensor, options?: { lambd?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_exponential, self) : call(_exponential, self, options.lambd, options.generator)
+  return options === undefined ? call(_exponential, self) : call(_exponential, self, given(_exponential, options).lambd, options.generator)
 }
 
-const _eye = operator('aten::eye', '')
-const _eye_m = operator('aten::eye', 'm')
+const _eye = operator('aten::eye', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _eye_m = operator('aten::eye', 'm', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function eye(n: number, options?: FactoryOptions): Tensor
 /** `aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function eye(n: number, m: number, options?: FactoryOptions): Tensor
 export function eye(n: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_eye_m, n, b) : withGrad(call(_eye_m, n, b, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return b === undefined ? call(_eye, n) : withGrad(call(_eye, n, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof b === 'number') return options === undefined ? call(_eye_m, n, b) : withGrad(call(_eye_m, n, b, given(_eye_m, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return b === undefined ? call(_eye, n) : withGrad(call(_eye, n, given(_eye, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+}
+
+const _fakeQuantizePerChannelAffine = operator('aten::fake_quantize_per_channel_affine', '')
+
+/** `aten::fake_quantize_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> Tensor` */
+export function fakeQuantizePerChannelAffine(self: Tensor, scale: Tensor, zeroPoint: Tensor, axis: number, quantMin: number, quantMax: number): Tensor {
+  return call(_fakeQuantizePerChannelAffine, self, scale, zeroPoint, axis, quantMin, quantMax)
+}
+
+const _fakeQuantizePerTensorAffine = operator('aten::fake_quantize_per_tensor_affine', '')
+const _fakeQuantizePerTensorAffine_tensor_qparams = operator('aten::fake_quantize_per_tensor_affine', 'tensor_qparams')
+
+/** `aten::fake_quantize_per_tensor_affine(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> Tensor` */
+export function fakeQuantizePerTensorAffine(self: Tensor, scale: number, zeroPoint: number, quantMin: number, quantMax: number): Tensor
+/** `aten::fake_quantize_per_tensor_affine.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor` */
+export function fakeQuantizePerTensorAffine(self: Tensor, scale: Tensor, zeroPoint: Tensor, quantMin: number, quantMax: number): Tensor
+export function fakeQuantizePerTensorAffine(self: any, scale: any, zeroPoint: any, quantMin: any, quantMax: any): any {
+  if (typeof scale === 'number') return call(_fakeQuantizePerTensorAffine, self, scale, zeroPoint, quantMin, quantMax)
+  return call(_fakeQuantizePerTensorAffine_tensor_qparams, self, scale, zeroPoint, quantMin, quantMax)
 }
 
 const _featureAlphaDropout = operator('aten::feature_alpha_dropout', '')
@@ -1481,158 +1507,158 @@ export function featureDropout(input: Tensor, p: number, train: boolean): Tensor
   return call(_featureDropout, input, p, train)
 }
 
-const _fftFft = operator('aten::fft_fft', '')
+const _fftFft = operator('aten::fft_fft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftFft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftFft, self) : call(_fftFft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftFft, self) : call(_fftFft, self, given(_fftFft, options).n, options.dim, options.norm)
 }
 
-const _fftFft2 = operator('aten::fft_fft2', '')
+const _fftFft2 = operator('aten::fft_fft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftFft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftFft2, self) : call(_fftFft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftFft2, self) : call(_fftFft2, self, given(_fftFft2, options).s, options.dim, options.norm)
 }
 
-const _fftFftfreq = operator('aten::fft_fftfreq', '')
+const _fftFftfreq = operator('aten::fft_fftfreq', '', ['d', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::fft_fftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function fftFftfreq(n: number, options?: FactoryOptions & { d?: number | undefined }): Tensor {
-  return options === undefined ? call(_fftFftfreq, n) : withGrad(call(_fftFftfreq, n, options.d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_fftFftfreq, n) : withGrad(call(_fftFftfreq, n, given(_fftFftfreq, options).d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _fftFftn = operator('aten::fft_fftn', '')
+const _fftFftn = operator('aten::fft_fftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftFftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftFftn, self) : call(_fftFftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftFftn, self) : call(_fftFftn, self, given(_fftFftn, options).s, options.dim, options.norm)
 }
 
-const _fftFftshift = operator('aten::fft_fftshift', '')
+const _fftFftshift = operator('aten::fft_fftshift', '', ['dim'])
 
 /** `aten::fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor` */
 export function fftFftshift(self: Tensor, options?: { dim?: number | readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_fftFftshift, self) : call(_fftFftshift, self, options.dim)
+  return options === undefined ? call(_fftFftshift, self) : call(_fftFftshift, self, given(_fftFftshift, options).dim)
 }
 
-const _fftHfft = operator('aten::fft_hfft', '')
+const _fftHfft = operator('aten::fft_hfft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_hfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftHfft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftHfft, self) : call(_fftHfft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftHfft, self) : call(_fftHfft, self, given(_fftHfft, options).n, options.dim, options.norm)
 }
 
-const _fftHfft2 = operator('aten::fft_hfft2', '')
+const _fftHfft2 = operator('aten::fft_hfft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_hfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftHfft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftHfft2, self) : call(_fftHfft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftHfft2, self) : call(_fftHfft2, self, given(_fftHfft2, options).s, options.dim, options.norm)
 }
 
-const _fftHfftn = operator('aten::fft_hfftn', '')
+const _fftHfftn = operator('aten::fft_hfftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_hfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftHfftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftHfftn, self) : call(_fftHfftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftHfftn, self) : call(_fftHfftn, self, given(_fftHfftn, options).s, options.dim, options.norm)
 }
 
-const _fftIfft = operator('aten::fft_ifft', '')
+const _fftIfft = operator('aten::fft_ifft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_ifft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftIfft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIfft, self) : call(_fftIfft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftIfft, self) : call(_fftIfft, self, given(_fftIfft, options).n, options.dim, options.norm)
 }
 
-const _fftIfft2 = operator('aten::fft_ifft2', '')
+const _fftIfft2 = operator('aten::fft_ifft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_ifft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftIfft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIfft2, self) : call(_fftIfft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIfft2, self) : call(_fftIfft2, self, given(_fftIfft2, options).s, options.dim, options.norm)
 }
 
-const _fftIfftn = operator('aten::fft_ifftn', '')
+const _fftIfftn = operator('aten::fft_ifftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_ifftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftIfftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIfftn, self) : call(_fftIfftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIfftn, self) : call(_fftIfftn, self, given(_fftIfftn, options).s, options.dim, options.norm)
 }
 
-const _fftIfftshift = operator('aten::fft_ifftshift', '')
+const _fftIfftshift = operator('aten::fft_ifftshift', '', ['dim'])
 
 /** `aten::fft_ifftshift(Tensor self, int[1]? dim=None) -> Tensor` */
 export function fftIfftshift(self: Tensor, options?: { dim?: number | readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIfftshift, self) : call(_fftIfftshift, self, options.dim)
+  return options === undefined ? call(_fftIfftshift, self) : call(_fftIfftshift, self, given(_fftIfftshift, options).dim)
 }
 
-const _fftIhfft = operator('aten::fft_ihfft', '')
+const _fftIhfft = operator('aten::fft_ihfft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_ihfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftIhfft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIhfft, self) : call(_fftIhfft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftIhfft, self) : call(_fftIhfft, self, given(_fftIhfft, options).n, options.dim, options.norm)
 }
 
-const _fftIhfft2 = operator('aten::fft_ihfft2', '')
+const _fftIhfft2 = operator('aten::fft_ihfft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_ihfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftIhfft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIhfft2, self) : call(_fftIhfft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIhfft2, self) : call(_fftIhfft2, self, given(_fftIhfft2, options).s, options.dim, options.norm)
 }
 
-const _fftIhfftn = operator('aten::fft_ihfftn', '')
+const _fftIhfftn = operator('aten::fft_ihfftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_ihfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftIhfftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIhfftn, self) : call(_fftIhfftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIhfftn, self) : call(_fftIhfftn, self, given(_fftIhfftn, options).s, options.dim, options.norm)
 }
 
-const _fftIrfft = operator('aten::fft_irfft', '')
+const _fftIrfft = operator('aten::fft_irfft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_irfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftIrfft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIrfft, self) : call(_fftIrfft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftIrfft, self) : call(_fftIrfft, self, given(_fftIrfft, options).n, options.dim, options.norm)
 }
 
-const _fftIrfft2 = operator('aten::fft_irfft2', '')
+const _fftIrfft2 = operator('aten::fft_irfft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_irfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftIrfft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIrfft2, self) : call(_fftIrfft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIrfft2, self) : call(_fftIrfft2, self, given(_fftIrfft2, options).s, options.dim, options.norm)
 }
 
-const _fftIrfftn = operator('aten::fft_irfftn', '')
+const _fftIrfftn = operator('aten::fft_irfftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_irfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftIrfftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftIrfftn, self) : call(_fftIrfftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftIrfftn, self) : call(_fftIrfftn, self, given(_fftIrfftn, options).s, options.dim, options.norm)
 }
 
-const _fftRfft = operator('aten::fft_rfft', '')
+const _fftRfft = operator('aten::fft_rfft', '', ['n', 'dim', 'norm'])
 
 /** `aten::fft_rfft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor` */
 export function fftRfft(self: Tensor, options?: { n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftRfft, self) : call(_fftRfft, self, options.n, options.dim, options.norm)
+  return options === undefined ? call(_fftRfft, self) : call(_fftRfft, self, given(_fftRfft, options).n, options.dim, options.norm)
 }
 
-const _fftRfft2 = operator('aten::fft_rfft2', '')
+const _fftRfft2 = operator('aten::fft_rfft2', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_rfft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor` */
 export function fftRfft2(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftRfft2, self) : call(_fftRfft2, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftRfft2, self) : call(_fftRfft2, self, given(_fftRfft2, options).s, options.dim, options.norm)
 }
 
-const _fftRfftfreq = operator('aten::fft_rfftfreq', '')
+const _fftRfftfreq = operator('aten::fft_rfftfreq', '', ['d', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::fft_rfftfreq(int n, float d=1., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function fftRfftfreq(n: number, options?: FactoryOptions & { d?: number | undefined }): Tensor {
-  return options === undefined ? call(_fftRfftfreq, n) : withGrad(call(_fftRfftfreq, n, options.d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_fftRfftfreq, n) : withGrad(call(_fftRfftfreq, n, given(_fftRfftfreq, options).d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _fftRfftn = operator('aten::fft_rfftn', '')
+const _fftRfftn = operator('aten::fft_rfftn', '', ['s', 'dim', 'norm'])
 
 /** `aten::fft_rfftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor` */
 export function fftRfftn(self: Tensor, options?: { s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_fftRfftn, self) : call(_fftRfftn, self, options.s, options.dim, options.norm)
+  return options === undefined ? call(_fftRfftn, self) : call(_fftRfftn, self, given(_fftRfftn, options).s, options.dim, options.norm)
 }
 
 const _fill_Scalar = operator('aten::fill', 'Scalar')
@@ -1654,11 +1680,11 @@ export function fix(self: Tensor): Tensor {
   return call(_fix, self)
 }
 
-const _flatten_using_ints = operator('aten::flatten', 'using_ints')
+const _flatten_using_ints = operator('aten::flatten', 'using_ints', ['startDim', 'endDim'])
 
 /** `aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)` */
 export function flatten(self: Tensor, options?: { startDim?: number | undefined; endDim?: number | undefined }): Tensor {
-  return options === undefined ? call(_flatten_using_ints, self) : call(_flatten_using_ints, self, options.startDim, options.endDim)
+  return options === undefined ? call(_flatten_using_ints, self) : call(_flatten_using_ints, self, given(_flatten_using_ints, options).startDim, options.endDim)
 }
 
 const _flattenDenseTensors = operator('aten::flatten_dense_tensors', '')
@@ -1778,32 +1804,46 @@ export function frexp(self: Tensor): [mantissa: Tensor, exponent: Tensor] {
   return call(_frexp_Tensor, self)
 }
 
-const _frobeniusNorm_dim = operator('aten::frobenius_norm', 'dim')
+const _frobeniusNorm_dim = operator('aten::frobenius_norm', 'dim', ['keepdim'])
 
 /** `aten::frobenius_norm.dim(Tensor self, int[1] dim, bool keepdim=False) -> Tensor` */
 export function frobeniusNorm(self: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_frobeniusNorm_dim, self, dim) : call(_frobeniusNorm_dim, self, dim, options.keepdim)
+  return options === undefined ? call(_frobeniusNorm_dim, self, dim) : call(_frobeniusNorm_dim, self, dim, given(_frobeniusNorm_dim, options).keepdim)
 }
 
-const _full = operator('aten::full', '')
+const _fromFile = operator('aten::from_file', '', ['shared', 'size', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+
+/** `aten::from_file(str filename, bool? shared=None, int? size=0, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
+export function fromFile(filename: string, options?: FactoryOptions & { shared?: boolean | null | undefined; size?: number | null | undefined }): Tensor {
+  return options === undefined ? call(_fromFile, filename) : withGrad(call(_fromFile, filename, given(_fromFile, options).shared, options.size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+}
+
+const _full = operator('aten::full', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function full(size: readonly number[], fillValue: Scalar, options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_full, size, fillValue) : withGrad(call(_full, size, fillValue, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_full, size, fillValue) : withGrad(call(_full, size, fillValue, given(_full, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _fullLike = operator('aten::full_like', '')
+const _fullLike = operator('aten::full_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function fullLike(self: Tensor, fillValue: Scalar, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_fullLike, self, fillValue) : withGrad(call(_fullLike, self, fillValue, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? call(_fullLike, self, fillValue) : withGrad(call(_fullLike, self, fillValue, given(_fullLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
-const _gather = operator('aten::gather', '')
+const _fusedMovingAvgObsFakeQuant = operator('aten::fused_moving_avg_obs_fake_quant', '', ['perRowFakeQuant', 'symmetricQuant'])
+
+/** `aten::fused_moving_avg_obs_fake_quant(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> Tensor` */
+export function fusedMovingAvgObsFakeQuant(self: Tensor, observerOn: Tensor, fakeQuantOn: Tensor, runningMin: Tensor, runningMax: Tensor, scale: Tensor, zeroPoint: Tensor, averagingConst: number, quantMin: number, quantMax: number, chAxis: number, options?: { perRowFakeQuant?: boolean | undefined; symmetricQuant?: boolean | undefined }): Tensor {
+  return options === undefined ? call(_fusedMovingAvgObsFakeQuant, self, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint, averagingConst, quantMin, quantMax, chAxis) : call(_fusedMovingAvgObsFakeQuant, self, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint, averagingConst, quantMin, quantMax, chAxis, given(_fusedMovingAvgObsFakeQuant, options).perRowFakeQuant, options.symmetricQuant)
+}
+
+const _gather = operator('aten::gather', '', ['sparseGrad'])
 
 /** `aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor` */
 export function gather(self: Tensor, dim: number, index: Tensor, options?: { sparseGrad?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_gather, self, dim, index) : call(_gather, self, dim, index, options.sparseGrad)
+  return options === undefined ? call(_gather, self, dim, index) : call(_gather, self, dim, index, given(_gather, options).sparseGrad)
 }
 
 const _gcd = operator('aten::gcd', '')
@@ -1825,18 +1865,18 @@ export function ge(self: any, other: any): any {
   return call(_ge_Scalar, self, other)
 }
 
-const _gelu = operator('aten::gelu', '')
+const _gelu = operator('aten::gelu', '', ['approximate'])
 
 /** `aten::gelu(Tensor self, *, str approximate="none") -> Tensor` */
 export function gelu(self: Tensor, options?: { approximate?: string | undefined }): Tensor {
-  return options === undefined ? call(_gelu, self) : call(_gelu, self, options.approximate)
+  return options === undefined ? call(_gelu, self) : call(_gelu, self, given(_gelu, options).approximate)
 }
 
-const _geometric = operator('aten::geometric', '')
+const _geometric = operator('aten::geometric', '', ['generator'])
 
 /** `aten::geometric(Tensor self, float p, *, Generator? generator=None) -> Tensor` */
 export function geometric(self: Tensor, p: number, options?: { generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_geometric, self, p) : call(_geometric, self, p, options.generator)
+  return options === undefined ? call(_geometric, self, p) : call(_geometric, self, p, given(_geometric, options).generator)
 }
 
 const _geqrf = operator('aten::geqrf', '')
@@ -1853,20 +1893,20 @@ export function ger(self: Tensor, vec2: Tensor): Tensor {
   return call(_ger, self, vec2)
 }
 
-const _glu = operator('aten::glu', '')
+const _glu = operator('aten::glu', '', ['dim'])
 
 /** `aten::glu(Tensor self, int dim=-1) -> Tensor` */
 export function glu(self: Tensor, options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_glu, self) : call(_glu, self, options.dim)
+  return options === undefined ? call(_glu, self) : call(_glu, self, given(_glu, options).dim)
 }
 
-const _gradient_array = operator('aten::gradient', 'array')
-const _gradient_scalararray = operator('aten::gradient', 'scalararray')
-const _gradient_scalarint = operator('aten::gradient', 'scalarint')
-const _gradient_scalarrayarray = operator('aten::gradient', 'scalarrayarray')
-const _gradient_scalarrayint = operator('aten::gradient', 'scalarrayint')
-const _gradient_tensorarray = operator('aten::gradient', 'tensorarray')
-const _gradient_tensorarrayint = operator('aten::gradient', 'tensorarrayint')
+const _gradient_array = operator('aten::gradient', 'array', ['dim', 'edgeOrder'])
+const _gradient_scalararray = operator('aten::gradient', 'scalararray', ['spacing', 'dim', 'edgeOrder'])
+const _gradient_scalarint = operator('aten::gradient', 'scalarint', ['spacing', 'dim', 'edgeOrder'])
+const _gradient_scalarrayarray = operator('aten::gradient', 'scalarrayarray', ['spacing', 'dim', 'edgeOrder'])
+const _gradient_scalarrayint = operator('aten::gradient', 'scalarrayint', ['spacing', 'dim', 'edgeOrder'])
+const _gradient_tensorarray = operator('aten::gradient', 'tensorarray', ['spacing', 'dim', 'edgeOrder'])
+const _gradient_tensorarrayint = operator('aten::gradient', 'tensorarrayint', ['spacing', 'dim', 'edgeOrder'])
 
 /** `aten::gradient.array(Tensor self, *, int[] dim, int edge_order=1) -> Tensor[]` */
 export function gradient(self: Tensor, options: { dim: readonly number[]; edgeOrder?: number | undefined }): Tensor[]
@@ -1884,14 +1924,14 @@ export function gradient(self: Tensor, options: { spacing: readonly Tensor[]; di
 export function gradient(self: Tensor, options: { spacing: readonly Tensor[]; dim?: number | null | undefined; edgeOrder?: number | undefined }): Tensor[]
 export function gradient(self: any, options?: any): any {
   if (Array.isArray(options?.dim)) {
-    if (options.spacing === undefined) return call(_gradient_array, self, options.dim, options.edgeOrder)
-    if (!Array.isArray(options.spacing)) return call(_gradient_scalararray, self, options.spacing, options.dim, options.edgeOrder)
-    if (isTensorList(options.spacing)) return call(_gradient_tensorarray, self, options.spacing, options.dim, options.edgeOrder)
-    return call(_gradient_scalarrayarray, self, options.spacing, options.dim, options.edgeOrder)
+    if (options?.spacing === undefined) return call(_gradient_array, self, given(_gradient_array, options).dim, options.edgeOrder)
+    if (!Array.isArray(options?.spacing)) return call(_gradient_scalararray, self, given(_gradient_scalararray, options).spacing, options.dim, options.edgeOrder)
+    if (isTensorList(options?.spacing)) return call(_gradient_tensorarray, self, given(_gradient_tensorarray, options).spacing, options.dim, options.edgeOrder)
+    return call(_gradient_scalarrayarray, self, given(_gradient_scalarrayarray, options).spacing, options.dim, options.edgeOrder)
   }
-  if (!Array.isArray(options?.spacing)) return options === undefined ? call(_gradient_scalarint, self) : call(_gradient_scalarint, self, options.spacing, options.dim, options.edgeOrder)
-  if (isTensorList(options.spacing)) return call(_gradient_tensorarrayint, self, options.spacing, options.dim, options.edgeOrder)
-  return call(_gradient_scalarrayint, self, options.spacing, options.dim, options.edgeOrder)
+  if (!Array.isArray(options?.spacing)) return options === undefined ? call(_gradient_scalarint, self) : call(_gradient_scalarint, self, given(_gradient_scalarint, options).spacing, options.dim, options.edgeOrder)
+  if (isTensorList(options?.spacing)) return call(_gradient_tensorarrayint, self, given(_gradient_tensorarrayint, options).spacing, options.dim, options.edgeOrder)
+  return call(_gradient_scalarrayint, self, given(_gradient_scalarrayint, options).spacing, options.dim, options.edgeOrder)
 }
 
 const _greater_Scalar = operator('aten::greater', 'Scalar')
@@ -1939,11 +1979,11 @@ export function gridSampler3d(input: Tensor, grid: Tensor, interpolationMode: nu
   return call(_gridSampler3d, input, grid, interpolationMode, paddingMode, alignCorners)
 }
 
-const _groupNorm = operator('aten::group_norm', '')
+const _groupNorm = operator('aten::group_norm', '', ['weight', 'bias', 'eps', 'cudnnEnabled'])
 
 /** `aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor` */
 export function groupNorm(input: Tensor, numGroups: number, options?: { weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnnEnabled?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_groupNorm, input, numGroups) : call(_groupNorm, input, numGroups, options.weight, options.bias, options.eps, options.cudnnEnabled)
+  return options === undefined ? call(_groupNorm, input, numGroups) : call(_groupNorm, input, numGroups, given(_groupNorm, options).weight, options.bias, options.eps, options.cudnnEnabled)
 }
 
 const _gru_data = operator('aten::gru', 'data')
@@ -1958,11 +1998,11 @@ export function gru(a: any, b: any, c: any, d: any, e: any, f: any, g: any, h: a
   return call(_gru_input, a, b, c, d, e, f, g, h, i)
 }
 
-const _gruCell = operator('aten::gru_cell', '')
+const _gruCell = operator('aten::gru_cell', '', ['bIh', 'bHh'])
 
 /** `aten::gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor` */
 export function gruCell(input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null | undefined; bHh?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_gruCell, input, hx, wIh, wHh) : call(_gruCell, input, hx, wIh, wHh, options.bIh, options.bHh)
+  return options === undefined ? call(_gruCell, input, hx, wIh, wHh) : call(_gruCell, input, hx, wIh, wHh, given(_gruCell, options).bIh, options.bHh)
 }
 
 const _gt_Scalar = operator('aten::gt', 'Scalar')
@@ -1977,10 +2017,10 @@ export function gt(self: any, other: any): any {
   return call(_gt_Scalar, self, other)
 }
 
-const _hammingWindow = operator('aten::hamming_window', '')
-const _hammingWindow_periodic = operator('aten::hamming_window', 'periodic')
-const _hammingWindow_periodic_alpha = operator('aten::hamming_window', 'periodic_alpha')
-const _hammingWindow_periodic_alpha_beta = operator('aten::hamming_window', 'periodic_alpha_beta')
+const _hammingWindow = operator('aten::hamming_window', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _hammingWindow_periodic = operator('aten::hamming_window', 'periodic', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _hammingWindow_periodic_alpha = operator('aten::hamming_window', 'periodic_alpha', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _hammingWindow_periodic_alpha_beta = operator('aten::hamming_window', 'periodic_alpha_beta', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::hamming_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function hammingWindow(windowLength: number, options?: FactoryOptions): Tensor
@@ -1991,29 +2031,29 @@ export function hammingWindow(windowLength: number, periodic: boolean, alpha: nu
 /** `aten::hamming_window.periodic_alpha_beta(int window_length, bool periodic, float alpha, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function hammingWindow(windowLength: number, periodic: boolean, alpha: number, beta: number, options?: FactoryOptions): Tensor
 export function hammingWindow(windowLength: any, b?: any, c?: any, d?: any, options?: any): any {
-  if (typeof b !== 'boolean') return b === undefined ? call(_hammingWindow, windowLength) : withGrad(call(_hammingWindow, windowLength, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
-  if (typeof c !== 'number') return c === undefined ? call(_hammingWindow_periodic, windowLength, b) : withGrad(call(_hammingWindow_periodic, windowLength, b, c.dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
-  if (typeof d === 'number') return options === undefined ? call(_hammingWindow_periodic_alpha_beta, windowLength, b, c, d) : withGrad(call(_hammingWindow_periodic_alpha_beta, windowLength, b, c, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_hammingWindow_periodic_alpha, windowLength, b, c) : withGrad(call(_hammingWindow_periodic_alpha, windowLength, b, c, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (typeof b !== 'boolean') return b === undefined ? call(_hammingWindow, windowLength) : withGrad(call(_hammingWindow, windowLength, given(_hammingWindow, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof c !== 'number') return c === undefined ? call(_hammingWindow_periodic, windowLength, b) : withGrad(call(_hammingWindow_periodic, windowLength, b, given(_hammingWindow_periodic, c).dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
+  if (typeof d === 'number') return options === undefined ? call(_hammingWindow_periodic_alpha_beta, windowLength, b, c, d) : withGrad(call(_hammingWindow_periodic_alpha_beta, windowLength, b, c, d, given(_hammingWindow_periodic_alpha_beta, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_hammingWindow_periodic_alpha, windowLength, b, c) : withGrad(call(_hammingWindow_periodic_alpha, windowLength, b, c, given(_hammingWindow_periodic_alpha, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
-const _hannWindow = operator('aten::hann_window', '')
-const _hannWindow_periodic = operator('aten::hann_window', 'periodic')
+const _hannWindow = operator('aten::hann_window', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _hannWindow_periodic = operator('aten::hann_window', 'periodic', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::hann_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function hannWindow(windowLength: number, options?: FactoryOptions): Tensor
 /** `aten::hann_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function hannWindow(windowLength: number, periodic: boolean, options?: FactoryOptions): Tensor
 export function hannWindow(windowLength: any, b?: any, options?: any): any {
-  if (typeof b === 'boolean') return options === undefined ? call(_hannWindow_periodic, windowLength, b) : withGrad(call(_hannWindow_periodic, windowLength, b, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return b === undefined ? call(_hannWindow, windowLength) : withGrad(call(_hannWindow, windowLength, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof b === 'boolean') return options === undefined ? call(_hannWindow_periodic, windowLength, b) : withGrad(call(_hannWindow_periodic, windowLength, b, given(_hannWindow_periodic, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return b === undefined ? call(_hannWindow, windowLength) : withGrad(call(_hannWindow, windowLength, given(_hannWindow, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
 }
 
-const _hardshrink = operator('aten::hardshrink', '')
+const _hardshrink = operator('aten::hardshrink', '', ['lambd'])
 
 /** `aten::hardshrink(Tensor self, Scalar lambd=0.5) -> Tensor` */
 export function hardshrink(self: Tensor, options?: { lambd?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_hardshrink, self) : call(_hardshrink, self, options.lambd)
+  return options === undefined ? call(_hardshrink, self) : call(_hardshrink, self, given(_hardshrink, options).lambd)
 }
 
 const _hardsigmoid = operator('aten::hardsigmoid', '')
@@ -2030,11 +2070,18 @@ export function hardswish(self: Tensor): Tensor {
   return call(_hardswish, self)
 }
 
-const _hardtanh = operator('aten::hardtanh', '')
+const _hardtanh = operator('aten::hardtanh', '', ['minVal', 'maxVal'])
 
 /** `aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor` */
 export function hardtanh(self: Tensor, options?: { minVal?: Scalar | undefined; maxVal?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_hardtanh, self) : call(_hardtanh, self, options.minVal, options.maxVal)
+  return options === undefined ? call(_hardtanh, self) : call(_hardtanh, self, given(_hardtanh, options).minVal, options.maxVal)
+}
+
+const _hashTensor = operator('aten::hash_tensor', '', ['dim', 'keepdim', 'mode'])
+
+/** `aten::hash_tensor(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0) -> Tensor` */
+export function hashTensor(self: Tensor, options?: { dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined; mode?: number | undefined }): Tensor {
+  return options === undefined ? call(_hashTensor, self) : call(_hashTensor, self, given(_hashTensor, options).dim, options.keepdim, options.mode)
 }
 
 const _heaviside = operator('aten::heaviside', '')
@@ -2044,35 +2091,35 @@ export function heaviside(self: Tensor, values: Tensor): Tensor {
   return call(_heaviside, self, values)
 }
 
-const _hingeEmbeddingLoss = operator('aten::hinge_embedding_loss', '')
+const _hingeEmbeddingLoss = operator('aten::hinge_embedding_loss', '', ['margin', 'reduction'])
 
 /** `aten::hinge_embedding_loss(Tensor self, Tensor target, float margin=1., int reduction=1) -> Tensor` */
 export function hingeEmbeddingLoss(self: Tensor, target: Tensor, options?: { margin?: number | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_hingeEmbeddingLoss, self, target) : call(_hingeEmbeddingLoss, self, target, options.margin, options.reduction)
+  return options === undefined ? call(_hingeEmbeddingLoss, self, target) : call(_hingeEmbeddingLoss, self, target, given(_hingeEmbeddingLoss, options).margin, options.reduction)
 }
 
-const _histc = operator('aten::histc', '')
+const _histc = operator('aten::histc', '', ['bins', 'min', 'max'])
 
 /** `aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor` */
 export function histc(self: Tensor, options?: { bins?: number | undefined; min?: Scalar | undefined; max?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_histc, self) : call(_histc, self, options.bins, options.min, options.max)
+  return options === undefined ? call(_histc, self) : call(_histc, self, given(_histc, options).bins, options.min, options.max)
 }
 
-const _histogram_bin_ct = operator('aten::histogram', 'bin_ct')
-const _histogram_bins_tensor = operator('aten::histogram', 'bins_tensor')
+const _histogram_bin_ct = operator('aten::histogram', 'bin_ct', ['bins', 'range', 'weight', 'density'])
+const _histogram_bins_tensor = operator('aten::histogram', 'bins_tensor', ['weight', 'density'])
 
 /** `aten::histogram.bin_ct(Tensor self, int bins=100, *, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)` */
 export function histogram(self: Tensor, options?: { bins?: number | undefined; range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): [hist: Tensor, binEdges: Tensor]
 /** `aten::histogram.bins_tensor(Tensor self, Tensor bins, *, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor bin_edges)` */
 export function histogram(self: Tensor, bins: Tensor, options?: { weight?: Tensor | null | undefined; density?: boolean | undefined }): [hist: Tensor, binEdges: Tensor]
 export function histogram(self: any, b?: any, options?: any): any {
-  if (isTensor(b)) return options === undefined ? call(_histogram_bins_tensor, self, b) : call(_histogram_bins_tensor, self, b, options.weight, options.density)
-  return b === undefined ? call(_histogram_bin_ct, self) : call(_histogram_bin_ct, self, b.bins, b.range, b.weight, b.density)
+  if (isTensor(b)) return options === undefined ? call(_histogram_bins_tensor, self, b) : call(_histogram_bins_tensor, self, b, given(_histogram_bins_tensor, options).weight, options.density)
+  return b === undefined ? call(_histogram_bin_ct, self) : call(_histogram_bin_ct, self, given(_histogram_bin_ct, b).bins, b.range, b.weight, b.density)
 }
 
-const _histogramdd = operator('aten::histogramdd', '')
-const _histogramdd_TensorList_bins = operator('aten::histogramdd', 'TensorList_bins')
-const _histogramdd_int_bins = operator('aten::histogramdd', 'int_bins')
+const _histogramdd = operator('aten::histogramdd', '', ['range', 'weight', 'density'])
+const _histogramdd_TensorList_bins = operator('aten::histogramdd', 'TensorList_bins', ['range', 'weight', 'density'])
+const _histogramdd_int_bins = operator('aten::histogramdd', 'int_bins', ['range', 'weight', 'density'])
 
 /** `aten::histogramdd(Tensor self, int[] bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)` */
 export function histogramdd(self: Tensor, bins: readonly number[], options?: { range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): [hist: Tensor, binEdges: Tensor[]]
@@ -2081,9 +2128,9 @@ export function histogramdd(self: Tensor, bins: readonly Tensor[], options?: { r
 /** `aten::histogramdd.int_bins(Tensor self, int bins, float[]? range=None, Tensor? weight=None, bool density=False) -> (Tensor hist, Tensor[] bin_edges)` */
 export function histogramdd(self: Tensor, bins: number, options?: { range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): [hist: Tensor, binEdges: Tensor[]]
 export function histogramdd(self: any, bins: any, options?: any): any {
-  if (typeof bins === 'number') return options === undefined ? call(_histogramdd_int_bins, self, bins) : call(_histogramdd_int_bins, self, bins, options.range, options.weight, options.density)
-  if (isTensorList(bins)) return options === undefined ? call(_histogramdd_TensorList_bins, self, bins) : call(_histogramdd_TensorList_bins, self, bins, options.range, options.weight, options.density)
-  return options === undefined ? call(_histogramdd, self, bins) : call(_histogramdd, self, bins, options.range, options.weight, options.density)
+  if (typeof bins === 'number') return options === undefined ? call(_histogramdd_int_bins, self, bins) : call(_histogramdd_int_bins, self, bins, given(_histogramdd_int_bins, options).range, options.weight, options.density)
+  if (isTensorList(bins)) return options === undefined ? call(_histogramdd_TensorList_bins, self, bins) : call(_histogramdd_TensorList_bins, self, bins, given(_histogramdd_TensorList_bins, options).range, options.weight, options.density)
+  return options === undefined ? call(_histogramdd, self, bins) : call(_histogramdd, self, bins, given(_histogramdd, options).range, options.weight, options.density)
 }
 
 const _hsplit_array = operator('aten::hsplit', 'array')
@@ -2112,11 +2159,11 @@ export function hstack(tensors: readonly Tensor[]): Tensor {
   return call(_hstack, tensors)
 }
 
-const _huberLoss = operator('aten::huber_loss', '')
+const _huberLoss = operator('aten::huber_loss', '', ['reduction', 'delta'])
 
 /** `aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor` */
 export function huberLoss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined; delta?: number | undefined }): Tensor {
-  return options === undefined ? call(_huberLoss, self, target) : call(_huberLoss, self, target, options.reduction, options.delta)
+  return options === undefined ? call(_huberLoss, self, target) : call(_huberLoss, self, target, given(_huberLoss, options).reduction, options.delta)
 }
 
 const _hypot = operator('aten::hypot', '')
@@ -2168,11 +2215,11 @@ export function index(self: Tensor, indices: readonly (Tensor | null)[]): Tensor
   return call(_index_Tensor, self, indices)
 }
 
-const _indexAdd = operator('aten::index_add', '')
+const _indexAdd = operator('aten::index_add', '', ['alpha'])
 
 /** `aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor` */
 export function indexAdd(self: Tensor, dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_indexAdd, self, dim, index, source) : call(_indexAdd, self, dim, index, source, options.alpha)
+  return options === undefined ? call(_indexAdd, self, dim, index, source) : call(_indexAdd, self, dim, index, source, given(_indexAdd, options).alpha)
 }
 
 const _indexCopy = operator('aten::index_copy', '')
@@ -2194,18 +2241,18 @@ export function indexFill(self: any, dim: any, index: any, value: any): any {
   return call(_indexFill_int_Scalar, self, dim, index, value)
 }
 
-const _indexPut = operator('aten::index_put', '')
+const _indexPut = operator('aten::index_put', '', ['accumulate'])
 
 /** `aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor` */
 export function indexPut(self: Tensor, indices: readonly (Tensor | null)[], values: Tensor, options?: { accumulate?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_indexPut, self, indices, values) : call(_indexPut, self, indices, values, options.accumulate)
+  return options === undefined ? call(_indexPut, self, indices, values) : call(_indexPut, self, indices, values, given(_indexPut, options).accumulate)
 }
 
-const _indexReduce = operator('aten::index_reduce', '')
+const _indexReduce = operator('aten::index_reduce', '', ['includeSelf'])
 
 /** `aten::index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor` */
 export function indexReduce(self: Tensor, dim: number, index: Tensor, source: Tensor, reduce: string, options?: { includeSelf?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_indexReduce, self, dim, index, source, reduce) : call(_indexReduce, self, dim, index, source, reduce, options.includeSelf)
+  return options === undefined ? call(_indexReduce, self, dim, index, source, reduce) : call(_indexReduce, self, dim, index, source, reduce, given(_indexReduce, options).includeSelf)
 }
 
 const _indexSelect = operator('aten::index_select', '')
@@ -2304,11 +2351,11 @@ export function isNonzero(self: Tensor): boolean {
   return call(_isNonzero, self)
 }
 
-const _isPinned = operator('aten::is_pinned', '')
+const _isPinned = operator('aten::is_pinned', '', ['device'])
 
 /** `aten::is_pinned(Tensor self, Device? device=None) -> bool` */
 export function isPinned(self: Tensor, options?: { device?: Device | null | undefined }): boolean {
-  return options === undefined ? call(_isPinned, self) : call(_isPinned, self, options.device)
+  return options === undefined ? call(_isPinned, self) : call(_isPinned, self, given(_isPinned, options).device)
 }
 
 const _isSameSize = operator('aten::is_same_size', '')
@@ -2332,11 +2379,11 @@ export function isSigned(self: Tensor): boolean {
   return call(_isSigned, self)
 }
 
-const _isclose = operator('aten::isclose', '')
+const _isclose = operator('aten::isclose', '', ['rtol', 'atol', 'equalNan'])
 
 /** `aten::isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor` */
 export function isclose(self: Tensor, other: Tensor, options?: { rtol?: number | undefined; atol?: number | undefined; equalNan?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_isclose, self, other) : call(_isclose, self, other, options.rtol, options.atol, options.equalNan)
+  return options === undefined ? call(_isclose, self, other) : call(_isclose, self, other, given(_isclose, options).rtol, options.atol, options.equalNan)
 }
 
 const _isfinite = operator('aten::isfinite', '')
@@ -2346,9 +2393,9 @@ export function isfinite(self: Tensor): Tensor {
   return call(_isfinite, self)
 }
 
-const _isin_Scalar_Tensor = operator('aten::isin', 'Scalar_Tensor')
-const _isin_Tensor_Scalar = operator('aten::isin', 'Tensor_Scalar')
-const _isin_Tensor_Tensor = operator('aten::isin', 'Tensor_Tensor')
+const _isin_Scalar_Tensor = operator('aten::isin', 'Scalar_Tensor', ['assumeUnique', 'invert'])
+const _isin_Tensor_Scalar = operator('aten::isin', 'Tensor_Scalar', ['assumeUnique', 'invert'])
+const _isin_Tensor_Tensor = operator('aten::isin', 'Tensor_Tensor', ['assumeUnique', 'invert'])
 
 /** `aten::isin.Scalar_Tensor(Scalar element, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor` */
 export function isin(element: Scalar, testElements: Tensor, options?: { assumeUnique?: boolean | undefined; invert?: boolean | undefined }): Tensor
@@ -2357,9 +2404,9 @@ export function isin(elements: Tensor, testElement: Scalar, options?: { assumeUn
 /** `aten::isin.Tensor_Tensor(Tensor elements, Tensor test_elements, *, bool assume_unique=False, bool invert=False) -> Tensor` */
 export function isin(elements: Tensor, testElements: Tensor, options?: { assumeUnique?: boolean | undefined; invert?: boolean | undefined }): Tensor
 export function isin(a: any, b: any, options?: any): any {
-  if (!isTensor(a)) return options === undefined ? call(_isin_Scalar_Tensor, a, b) : call(_isin_Scalar_Tensor, a, b, options.assumeUnique, options.invert)
-  if (isTensor(b)) return options === undefined ? call(_isin_Tensor_Tensor, a, b) : call(_isin_Tensor_Tensor, a, b, options.assumeUnique, options.invert)
-  return options === undefined ? call(_isin_Tensor_Scalar, a, b) : call(_isin_Tensor_Scalar, a, b, options.assumeUnique, options.invert)
+  if (!isTensor(a)) return options === undefined ? call(_isin_Scalar_Tensor, a, b) : call(_isin_Scalar_Tensor, a, b, given(_isin_Scalar_Tensor, options).assumeUnique, options.invert)
+  if (isTensor(b)) return options === undefined ? call(_isin_Tensor_Tensor, a, b) : call(_isin_Tensor_Tensor, a, b, given(_isin_Tensor_Tensor, options).assumeUnique, options.invert)
+  return options === undefined ? call(_isin_Tensor_Scalar, a, b) : call(_isin_Tensor_Scalar, a, b, given(_isin_Tensor_Scalar, options).assumeUnique, options.invert)
 }
 
 const _isinf = operator('aten::isinf', '')
@@ -2397,16 +2444,16 @@ export function isreal(self: Tensor): Tensor {
   return call(_isreal, self)
 }
 
-const _istft = operator('aten::istft', '')
+const _istft = operator('aten::istft', '', ['hopLength', 'winLength', 'window', 'center', 'normalized', 'onesided', 'length', 'returnComplex'])
 
 /** `aten::istft(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, bool normalized=False, bool? onesided=None, int? length=None, bool return_complex=False) -> Tensor` */
 export function istft(self: Tensor, nFft: number, options?: { hopLength?: number | null | undefined; winLength?: number | null | undefined; window?: Tensor | null | undefined; center?: boolean | undefined; normalized?: boolean | undefined; onesided?: boolean | null | undefined; length?: number | null | undefined; returnComplex?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_istft, self, nFft) : call(_istft, self, nFft, options.hopLength, options.winLength, options.window, options.center, options.normalized, options.onesided, options.length, options.returnComplex)
+  return options === undefined ? call(_istft, self, nFft) : call(_istft, self, nFft, given(_istft, options).hopLength, options.winLength, options.window, options.center, options.normalized, options.onesided, options.length, options.returnComplex)
 }
 
-const _kaiserWindow = operator('aten::kaiser_window', '')
-const _kaiserWindow_periodic = operator('aten::kaiser_window', 'periodic')
-const _kaiserWindow_beta = operator('aten::kaiser_window', 'beta')
+const _kaiserWindow = operator('aten::kaiser_window', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _kaiserWindow_periodic = operator('aten::kaiser_window', 'periodic', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _kaiserWindow_beta = operator('aten::kaiser_window', 'beta', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::kaiser_window(int window_length, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function kaiserWindow(windowLength: number, options?: FactoryOptions): Tensor
@@ -2415,16 +2462,16 @@ export function kaiserWindow(windowLength: number, periodic: boolean, options?: 
 /** `aten::kaiser_window.beta(int window_length, bool periodic, float beta, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function kaiserWindow(windowLength: number, periodic: boolean, beta: number, options?: FactoryOptions): Tensor
 export function kaiserWindow(windowLength: any, b?: any, c?: any, options?: any): any {
-  if (typeof b !== 'boolean') return b === undefined ? call(_kaiserWindow, windowLength) : withGrad(call(_kaiserWindow, windowLength, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
-  if (typeof c === 'number') return options === undefined ? call(_kaiserWindow_beta, windowLength, b, c) : withGrad(call(_kaiserWindow_beta, windowLength, b, c, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return c === undefined ? call(_kaiserWindow_periodic, windowLength, b) : withGrad(call(_kaiserWindow_periodic, windowLength, b, c.dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
+  if (typeof b !== 'boolean') return b === undefined ? call(_kaiserWindow, windowLength) : withGrad(call(_kaiserWindow, windowLength, given(_kaiserWindow, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (typeof c === 'number') return options === undefined ? call(_kaiserWindow_beta, windowLength, b, c) : withGrad(call(_kaiserWindow_beta, windowLength, b, c, given(_kaiserWindow_beta, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return c === undefined ? call(_kaiserWindow_periodic, windowLength, b) : withGrad(call(_kaiserWindow_periodic, windowLength, b, given(_kaiserWindow_periodic, c).dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
 }
 
-const _klDiv = operator('aten::kl_div', '')
+const _klDiv = operator('aten::kl_div', '', ['reduction', 'logTarget'])
 
 /** `aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor` */
 export function klDiv(self: Tensor, target: Tensor, options?: { reduction?: number | undefined; logTarget?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_klDiv, self, target) : call(_klDiv, self, target, options.reduction, options.logTarget)
+  return options === undefined ? call(_klDiv, self, target) : call(_klDiv, self, target, given(_klDiv, options).reduction, options.logTarget)
 }
 
 const _kron = operator('aten::kron', '')
@@ -2434,25 +2481,25 @@ export function kron(self: Tensor, other: Tensor): Tensor {
   return call(_kron, self, other)
 }
 
-const _kthvalue = operator('aten::kthvalue', '')
+const _kthvalue = operator('aten::kthvalue', '', ['dim', 'keepdim'])
 
 /** `aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)` */
 export function kthvalue(self: Tensor, k: number, options?: { dim?: number | undefined; keepdim?: boolean | undefined }): [values: Tensor, indices: Tensor] {
-  return options === undefined ? call(_kthvalue, self, k) : call(_kthvalue, self, k, options.dim, options.keepdim)
+  return options === undefined ? call(_kthvalue, self, k) : call(_kthvalue, self, k, given(_kthvalue, options).dim, options.keepdim)
 }
 
-const _l1Loss = operator('aten::l1_loss', '')
+const _l1Loss = operator('aten::l1_loss', '', ['reduction'])
 
 /** `aten::l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor` */
 export function l1Loss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_l1Loss, self, target) : call(_l1Loss, self, target, options.reduction)
+  return options === undefined ? call(_l1Loss, self, target) : call(_l1Loss, self, target, given(_l1Loss, options).reduction)
 }
 
-const _layerNorm = operator('aten::layer_norm', '')
+const _layerNorm = operator('aten::layer_norm', '', ['weight', 'bias', 'eps', 'cudnnEnable'])
 
 /** `aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor` */
 export function layerNorm(input: Tensor, normalizedShape: readonly number[], options?: { weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnnEnable?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_layerNorm, input, normalizedShape) : call(_layerNorm, input, normalizedShape, options.weight, options.bias, options.eps, options.cudnnEnable)
+  return options === undefined ? call(_layerNorm, input, normalizedShape) : call(_layerNorm, input, normalizedShape, given(_layerNorm, options).weight, options.bias, options.eps, options.cudnnEnable)
 }
 
 const _lcm = operator('aten::lcm', '')
@@ -2481,11 +2528,11 @@ export function le(self: any, other: any): any {
   return call(_le_Scalar, self, other)
 }
 
-const _leakyRelu = operator('aten::leaky_relu', '')
+const _leakyRelu = operator('aten::leaky_relu', '', ['negativeSlope'])
 
 /** `aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor` */
 export function leakyRelu(self: Tensor, options?: { negativeSlope?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_leakyRelu, self) : call(_leakyRelu, self, options.negativeSlope)
+  return options === undefined ? call(_leakyRelu, self) : call(_leakyRelu, self, given(_leakyRelu, options).negativeSlope)
 }
 
 const _lerp_Scalar = operator('aten::lerp', 'Scalar')
@@ -2531,21 +2578,21 @@ export function lgamma(self: Tensor): Tensor {
   return call(_lgamma, self)
 }
 
-const _linalgCholesky = operator('aten::linalg_cholesky', '')
+const _linalgCholesky = operator('aten::linalg_cholesky', '', ['upper'])
 
 /** `aten::linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor` */
 export function linalgCholesky(self: Tensor, options?: { upper?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_linalgCholesky, self) : call(_linalgCholesky, self, options.upper)
+  return options === undefined ? call(_linalgCholesky, self) : call(_linalgCholesky, self, given(_linalgCholesky, options).upper)
 }
 
-const _linalgCholeskyEx = operator('aten::linalg_cholesky_ex', '')
+const _linalgCholeskyEx = operator('aten::linalg_cholesky_ex', '', ['upper', 'checkErrors'])
 
 /** `aten::linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)` */
 export function linalgCholeskyEx(self: Tensor, options?: { upper?: boolean | undefined; checkErrors?: boolean | undefined }): [L: Tensor, info: Tensor] {
-  return options === undefined ? call(_linalgCholeskyEx, self) : call(_linalgCholeskyEx, self, options.upper, options.checkErrors)
+  return options === undefined ? call(_linalgCholeskyEx, self) : call(_linalgCholeskyEx, self, given(_linalgCholeskyEx, options).upper, options.checkErrors)
 }
 
-const _linalgCond = operator('aten::linalg_cond', '')
+const _linalgCond = operator('aten::linalg_cond', '', ['p'])
 const _linalgCond_p_str = operator('aten::linalg_cond', 'p_str')
 
 /** `aten::linalg_cond(Tensor self, Scalar? p=None) -> Tensor` */
@@ -2554,14 +2601,14 @@ export function linalgCond(self: Tensor, options?: { p?: Scalar | null | undefin
 export function linalgCond(self: Tensor, p: string): Tensor
 export function linalgCond(self: any, b?: any): any {
   if (typeof b === 'string') return call(_linalgCond_p_str, self, b)
-  return b === undefined ? call(_linalgCond, self) : call(_linalgCond, self, b.p)
+  return b === undefined ? call(_linalgCond, self) : call(_linalgCond, self, given(_linalgCond, b).p)
 }
 
-const _linalgCross = operator('aten::linalg_cross', '')
+const _linalgCross = operator('aten::linalg_cross', '', ['dim'])
 
 /** `aten::linalg_cross(Tensor self, Tensor other, *, int dim=-1) -> Tensor` */
 export function linalgCross(self: Tensor, other: Tensor, options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_linalgCross, self, other) : call(_linalgCross, self, other, options.dim)
+  return options === undefined ? call(_linalgCross, self, other) : call(_linalgCross, self, other, given(_linalgCross, options).dim)
 }
 
 const _linalgDet = operator('aten::linalg_det', '')
@@ -2571,11 +2618,11 @@ export function linalgDet(A: Tensor): Tensor {
   return call(_linalgDet, A)
 }
 
-const _linalgDiagonal = operator('aten::linalg_diagonal', '')
+const _linalgDiagonal = operator('aten::linalg_diagonal', '', ['offset', 'dim1', 'dim2'])
 
 /** `aten::linalg_diagonal(Tensor(a) A, *, int offset=0, int dim1=-2, int dim2=-1) -> Tensor(a)` */
 export function linalgDiagonal(A: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor {
-  return options === undefined ? call(_linalgDiagonal, A) : call(_linalgDiagonal, A, options.offset, options.dim1, options.dim2)
+  return options === undefined ? call(_linalgDiagonal, A) : call(_linalgDiagonal, A, given(_linalgDiagonal, options).offset, options.dim1, options.dim2)
 }
 
 const _linalgEig = operator('aten::linalg_eig', '')
@@ -2585,11 +2632,11 @@ export function linalgEig(self: Tensor): [eigenvalues: Tensor, eigenvectors: Ten
   return call(_linalgEig, self)
 }
 
-const _linalgEigh = operator('aten::linalg_eigh', '')
+const _linalgEigh = operator('aten::linalg_eigh', '', ['UPLO'])
 
 /** `aten::linalg_eigh(Tensor self, str UPLO="L") -> (Tensor eigenvalues, Tensor eigenvectors)` */
 export function linalgEigh(self: Tensor, options?: { UPLO?: string | undefined }): [eigenvalues: Tensor, eigenvectors: Tensor] {
-  return options === undefined ? call(_linalgEigh, self) : call(_linalgEigh, self, options.UPLO)
+  return options === undefined ? call(_linalgEigh, self) : call(_linalgEigh, self, given(_linalgEigh, options).UPLO)
 }
 
 const _linalgEigvals = operator('aten::linalg_eigvals', '')
@@ -2599,11 +2646,11 @@ export function linalgEigvals(self: Tensor): Tensor {
   return call(_linalgEigvals, self)
 }
 
-const _linalgEigvalsh = operator('aten::linalg_eigvalsh', '')
+const _linalgEigvalsh = operator('aten::linalg_eigvalsh', '', ['UPLO'])
 
 /** `aten::linalg_eigvalsh(Tensor self, str UPLO="L") -> Tensor` */
 export function linalgEigvalsh(self: Tensor, options?: { UPLO?: string | undefined }): Tensor {
-  return options === undefined ? call(_linalgEigvalsh, self) : call(_linalgEigvalsh, self, options.UPLO)
+  return options === undefined ? call(_linalgEigvalsh, self) : call(_linalgEigvalsh, self, given(_linalgEigvalsh, options).UPLO)
 }
 
 const _linalgHouseholderProduct = operator('aten::linalg_householder_product', '')
@@ -2620,67 +2667,67 @@ export function linalgInv(A: Tensor): Tensor {
   return call(_linalgInv, A)
 }
 
-const _linalgInvEx = operator('aten::linalg_inv_ex', '')
+const _linalgInvEx = operator('aten::linalg_inv_ex', '', ['checkErrors'])
 
 /** `aten::linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)` */
 export function linalgInvEx(A: Tensor, options?: { checkErrors?: boolean | undefined }): [inverse: Tensor, info: Tensor] {
-  return options === undefined ? call(_linalgInvEx, A) : call(_linalgInvEx, A, options.checkErrors)
+  return options === undefined ? call(_linalgInvEx, A) : call(_linalgInvEx, A, given(_linalgInvEx, options).checkErrors)
 }
 
-const _linalgLdlFactor = operator('aten::linalg_ldl_factor', '')
+const _linalgLdlFactor = operator('aten::linalg_ldl_factor', '', ['hermitian'])
 
 /** `aten::linalg_ldl_factor(Tensor self, *, bool hermitian=False) -> (Tensor LD, Tensor pivots)` */
 export function linalgLdlFactor(self: Tensor, options?: { hermitian?: boolean | undefined }): [LD: Tensor, pivots: Tensor] {
-  return options === undefined ? call(_linalgLdlFactor, self) : call(_linalgLdlFactor, self, options.hermitian)
+  return options === undefined ? call(_linalgLdlFactor, self) : call(_linalgLdlFactor, self, given(_linalgLdlFactor, options).hermitian)
 }
 
-const _linalgLdlFactorEx = operator('aten::linalg_ldl_factor_ex', '')
+const _linalgLdlFactorEx = operator('aten::linalg_ldl_factor_ex', '', ['hermitian', 'checkErrors'])
 
 /** `aten::linalg_ldl_factor_ex(Tensor self, *, bool hermitian=False, bool check_errors=False) -> (Tensor LD, Tensor pivots, Tensor info)` */
 export function linalgLdlFactorEx(self: Tensor, options?: { hermitian?: boolean | undefined; checkErrors?: boolean | undefined }): [LD: Tensor, pivots: Tensor, info: Tensor] {
-  return options === undefined ? call(_linalgLdlFactorEx, self) : call(_linalgLdlFactorEx, self, options.hermitian, options.checkErrors)
+  return options === undefined ? call(_linalgLdlFactorEx, self) : call(_linalgLdlFactorEx, self, given(_linalgLdlFactorEx, options).hermitian, options.checkErrors)
 }
 
-const _linalgLdlSolve = operator('aten::linalg_ldl_solve', '')
+const _linalgLdlSolve = operator('aten::linalg_ldl_solve', '', ['hermitian'])
 
 /** `aten::linalg_ldl_solve(Tensor LD, Tensor pivots, Tensor B, *, bool hermitian=False) -> Tensor` */
 export function linalgLdlSolve(LD: Tensor, pivots: Tensor, B: Tensor, options?: { hermitian?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_linalgLdlSolve, LD, pivots, B) : call(_linalgLdlSolve, LD, pivots, B, options.hermitian)
+  return options === undefined ? call(_linalgLdlSolve, LD, pivots, B) : call(_linalgLdlSolve, LD, pivots, B, given(_linalgLdlSolve, options).hermitian)
 }
 
-const _linalgLstsq = operator('aten::linalg_lstsq', '')
+const _linalgLstsq = operator('aten::linalg_lstsq', '', ['rcond', 'driver'])
 
 /** `aten::linalg_lstsq(Tensor self, Tensor b, float? rcond=None, *, str? driver=None) -> (Tensor solution, Tensor residuals, Tensor rank, Tensor singular_values)` */
 export function linalgLstsq(self: Tensor, b: Tensor, options?: { rcond?: number | null | undefined; driver?: string | null | undefined }): [solution: Tensor, residuals: Tensor, rank: Tensor, singularValues: Tensor] {
-  return options === undefined ? call(_linalgLstsq, self, b) : call(_linalgLstsq, self, b, options.rcond, options.driver)
+  return options === undefined ? call(_linalgLstsq, self, b) : call(_linalgLstsq, self, b, given(_linalgLstsq, options).rcond, options.driver)
 }
 
-const _linalgLu = operator('aten::linalg_lu', '')
+const _linalgLu = operator('aten::linalg_lu', '', ['pivot'])
 
 /** `aten::linalg_lu(Tensor A, *, bool pivot=True) -> (Tensor P, Tensor L, Tensor U)` */
 export function linalgLu(A: Tensor, options?: { pivot?: boolean | undefined }): [P: Tensor, L: Tensor, U: Tensor] {
-  return options === undefined ? call(_linalgLu, A) : call(_linalgLu, A, options.pivot)
+  return options === undefined ? call(_linalgLu, A) : call(_linalgLu, A, given(_linalgLu, options).pivot)
 }
 
-const _linalgLuFactor = operator('aten::linalg_lu_factor', '')
+const _linalgLuFactor = operator('aten::linalg_lu_factor', '', ['pivot'])
 
 /** `aten::linalg_lu_factor(Tensor A, *, bool pivot=True) -> (Tensor LU, Tensor pivots)` */
 export function linalgLuFactor(A: Tensor, options?: { pivot?: boolean | undefined }): [LU: Tensor, pivots: Tensor] {
-  return options === undefined ? call(_linalgLuFactor, A) : call(_linalgLuFactor, A, options.pivot)
+  return options === undefined ? call(_linalgLuFactor, A) : call(_linalgLuFactor, A, given(_linalgLuFactor, options).pivot)
 }
 
-const _linalgLuFactorEx = operator('aten::linalg_lu_factor_ex', '')
+const _linalgLuFactorEx = operator('aten::linalg_lu_factor_ex', '', ['pivot', 'checkErrors'])
 
 /** `aten::linalg_lu_factor_ex(Tensor A, *, bool pivot=True, bool check_errors=False) -> (Tensor LU, Tensor pivots, Tensor info)` */
 export function linalgLuFactorEx(A: Tensor, options?: { pivot?: boolean | undefined; checkErrors?: boolean | undefined }): [LU: Tensor, pivots: Tensor, info: Tensor] {
-  return options === undefined ? call(_linalgLuFactorEx, A) : call(_linalgLuFactorEx, A, options.pivot, options.checkErrors)
+  return options === undefined ? call(_linalgLuFactorEx, A) : call(_linalgLuFactorEx, A, given(_linalgLuFactorEx, options).pivot, options.checkErrors)
 }
 
-const _linalgLuSolve = operator('aten::linalg_lu_solve', '')
+const _linalgLuSolve = operator('aten::linalg_lu_solve', '', ['left', 'adjoint'])
 
 /** `aten::linalg_lu_solve(Tensor LU, Tensor pivots, Tensor B, *, bool left=True, bool adjoint=False) -> Tensor` */
 export function linalgLuSolve(LU: Tensor, pivots: Tensor, B: Tensor, options?: { left?: boolean | undefined; adjoint?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_linalgLuSolve, LU, pivots, B) : call(_linalgLuSolve, LU, pivots, B, options.left, options.adjoint)
+  return options === undefined ? call(_linalgLuSolve, LU, pivots, B) : call(_linalgLuSolve, LU, pivots, B, given(_linalgLuSolve, options).left, options.adjoint)
 }
 
 const _linalgMatmul = operator('aten::linalg_matmul', '')
@@ -2697,16 +2744,16 @@ export function linalgMatrixExp(self: Tensor): Tensor {
   return call(_linalgMatrixExp, self)
 }
 
-const _linalgMatrixNorm_str_ord = operator('aten::linalg_matrix_norm', 'str_ord')
-const _linalgMatrixNorm = operator('aten::linalg_matrix_norm', '')
+const _linalgMatrixNorm_str_ord = operator('aten::linalg_matrix_norm', 'str_ord', ['ord', 'dim', 'keepdim', 'dtype'])
+const _linalgMatrixNorm = operator('aten::linalg_matrix_norm', '', ['dim', 'keepdim', 'dtype'])
 
 /** `aten::linalg_matrix_norm.str_ord(Tensor self, str ord="fro", int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function linalgMatrixNorm(self: Tensor, options?: { ord?: string | undefined; dim?: readonly number[] | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 /** `aten::linalg_matrix_norm(Tensor self, Scalar ord, int[] dim=[-2, -1], bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function linalgMatrixNorm(self: Tensor, ord: Scalar, options?: { dim?: readonly number[] | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 export function linalgMatrixNorm(self: any, b?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_linalgMatrixNorm_str_ord, self) : call(_linalgMatrixNorm_str_ord, self, b.ord, b.dim, b.keepdim, b.dtype)
-  return options === undefined ? call(_linalgMatrixNorm, self, b) : call(_linalgMatrixNorm, self, b, options.dim, options.keepdim, options.dtype)
+  if (isOptions(b)) return b === undefined ? call(_linalgMatrixNorm_str_ord, self) : call(_linalgMatrixNorm_str_ord, self, given(_linalgMatrixNorm_str_ord, b).ord, b.dim, b.keepdim, b.dtype)
+  return options === undefined ? call(_linalgMatrixNorm, self, b) : call(_linalgMatrixNorm, self, b, given(_linalgMatrixNorm, options).dim, options.keepdim, options.dtype)
 }
 
 const _linalgMatrixPower = operator('aten::linalg_matrix_power', '')
@@ -2716,10 +2763,10 @@ export function linalgMatrixPower(self: Tensor, n: number): Tensor {
   return call(_linalgMatrixPower, self, n)
 }
 
-const _linalgMatrixRank_atol_rtol_float = operator('aten::linalg_matrix_rank', 'atol_rtol_float')
-const _linalgMatrixRank_atol_rtol_tensor = operator('aten::linalg_matrix_rank', 'atol_rtol_tensor')
-const _linalgMatrixRank = operator('aten::linalg_matrix_rank', '')
-const _linalgMatrixRank_tol_tensor = operator('aten::linalg_matrix_rank', 'tol_tensor')
+const _linalgMatrixRank_atol_rtol_float = operator('aten::linalg_matrix_rank', 'atol_rtol_float', ['atol', 'rtol', 'hermitian'])
+const _linalgMatrixRank_atol_rtol_tensor = operator('aten::linalg_matrix_rank', 'atol_rtol_tensor', ['atol', 'rtol', 'hermitian'])
+const _linalgMatrixRank = operator('aten::linalg_matrix_rank', '', ['hermitian'])
+const _linalgMatrixRank_tol_tensor = operator('aten::linalg_matrix_rank', 'tol_tensor', ['hermitian'])
 
 /** `aten::linalg_matrix_rank.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor` */
 export function linalgMatrixRank(self: Tensor, options?: { atol?: number | null | undefined; rtol?: number | null | undefined; hermitian?: boolean | undefined }): Tensor
@@ -2730,10 +2777,10 @@ export function linalgMatrixRank(self: Tensor, tol: number, options?: { hermitia
 /** `aten::linalg_matrix_rank.tol_tensor(Tensor input, Tensor tol, bool hermitian=False) -> Tensor` */
 export function linalgMatrixRank(input: Tensor, tol: Tensor, options?: { hermitian?: boolean | undefined }): Tensor
 export function linalgMatrixRank(a: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_linalgMatrixRank, a, b) : call(_linalgMatrixRank, a, b, options.hermitian)
-  if (isTensor(b)) return options === undefined ? call(_linalgMatrixRank_tol_tensor, a, b) : call(_linalgMatrixRank_tol_tensor, a, b, options.hermitian)
-  if (isTensor(b?.atol) || isTensor(b?.rtol)) return call(_linalgMatrixRank_atol_rtol_tensor, a, b.atol, b.rtol, b.hermitian)
-  return b === undefined ? call(_linalgMatrixRank_atol_rtol_float, a) : call(_linalgMatrixRank_atol_rtol_float, a, b.atol, b.rtol, b.hermitian)
+  if (typeof b === 'number') return options === undefined ? call(_linalgMatrixRank, a, b) : call(_linalgMatrixRank, a, b, given(_linalgMatrixRank, options).hermitian)
+  if (isTensor(b)) return options === undefined ? call(_linalgMatrixRank_tol_tensor, a, b) : call(_linalgMatrixRank_tol_tensor, a, b, given(_linalgMatrixRank_tol_tensor, options).hermitian)
+  if (isTensor(b?.atol) || isTensor(b?.rtol)) return call(_linalgMatrixRank_atol_rtol_tensor, a, given(_linalgMatrixRank_atol_rtol_tensor, b).atol, b.rtol, b.hermitian)
+  return b === undefined ? call(_linalgMatrixRank_atol_rtol_float, a) : call(_linalgMatrixRank_atol_rtol_float, a, given(_linalgMatrixRank_atol_rtol_float, b).atol, b.rtol, b.hermitian)
 }
 
 const _linalgMultiDot = operator('aten::linalg_multi_dot', '')
@@ -2743,22 +2790,22 @@ export function linalgMultiDot(tensors: readonly Tensor[]): Tensor {
   return call(_linalgMultiDot, tensors)
 }
 
-const _linalgNorm = operator('aten::linalg_norm', '')
-const _linalgNorm_ord_str = operator('aten::linalg_norm', 'ord_str')
+const _linalgNorm = operator('aten::linalg_norm', '', ['ord', 'dim', 'keepdim', 'dtype'])
+const _linalgNorm_ord_str = operator('aten::linalg_norm', 'ord_str', ['dim', 'keepdim', 'dtype'])
 
 /** `aten::linalg_norm(Tensor self, Scalar? ord=None, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function linalgNorm(self: Tensor, options?: { ord?: Scalar | null | undefined; dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 /** `aten::linalg_norm.ord_str(Tensor self, str ord, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function linalgNorm(self: Tensor, ord: string, options?: { dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 export function linalgNorm(self: any, b?: any, options?: any): any {
-  if (typeof b === 'string') return options === undefined ? call(_linalgNorm_ord_str, self, b) : call(_linalgNorm_ord_str, self, b, options.dim, options.keepdim, options.dtype)
-  return b === undefined ? call(_linalgNorm, self) : call(_linalgNorm, self, b.ord, b.dim, b.keepdim, b.dtype)
+  if (typeof b === 'string') return options === undefined ? call(_linalgNorm_ord_str, self, b) : call(_linalgNorm_ord_str, self, b, given(_linalgNorm_ord_str, options).dim, options.keepdim, options.dtype)
+  return b === undefined ? call(_linalgNorm, self) : call(_linalgNorm, self, given(_linalgNorm, b).ord, b.dim, b.keepdim, b.dtype)
 }
 
-const _linalgPinv_atol_rtol_float = operator('aten::linalg_pinv', 'atol_rtol_float')
-const _linalgPinv_atol_rtol_tensor = operator('aten::linalg_pinv', 'atol_rtol_tensor')
-const _linalgPinv = operator('aten::linalg_pinv', '')
-const _linalgPinv_rcond_tensor = operator('aten::linalg_pinv', 'rcond_tensor')
+const _linalgPinv_atol_rtol_float = operator('aten::linalg_pinv', 'atol_rtol_float', ['atol', 'rtol', 'hermitian'])
+const _linalgPinv_atol_rtol_tensor = operator('aten::linalg_pinv', 'atol_rtol_tensor', ['atol', 'rtol', 'hermitian'])
+const _linalgPinv = operator('aten::linalg_pinv', '', ['hermitian'])
+const _linalgPinv_rcond_tensor = operator('aten::linalg_pinv', 'rcond_tensor', ['hermitian'])
 
 /** `aten::linalg_pinv.atol_rtol_float(Tensor self, *, float? atol=None, float? rtol=None, bool hermitian=False) -> Tensor` */
 export function linalgPinv(self: Tensor, options?: { atol?: number | null | undefined; rtol?: number | null | undefined; hermitian?: boolean | undefined }): Tensor
@@ -2769,17 +2816,17 @@ export function linalgPinv(self: Tensor, rcond: number, options?: { hermitian?: 
 /** `aten::linalg_pinv.rcond_tensor(Tensor self, Tensor rcond, bool hermitian=False) -> Tensor` */
 export function linalgPinv(self: Tensor, rcond: Tensor, options?: { hermitian?: boolean | undefined }): Tensor
 export function linalgPinv(self: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_linalgPinv, self, b) : call(_linalgPinv, self, b, options.hermitian)
-  if (isTensor(b)) return options === undefined ? call(_linalgPinv_rcond_tensor, self, b) : call(_linalgPinv_rcond_tensor, self, b, options.hermitian)
-  if (isTensor(b?.atol) || isTensor(b?.rtol)) return call(_linalgPinv_atol_rtol_tensor, self, b.atol, b.rtol, b.hermitian)
-  return b === undefined ? call(_linalgPinv_atol_rtol_float, self) : call(_linalgPinv_atol_rtol_float, self, b.atol, b.rtol, b.hermitian)
+  if (typeof b === 'number') return options === undefined ? call(_linalgPinv, self, b) : call(_linalgPinv, self, b, given(_linalgPinv, options).hermitian)
+  if (isTensor(b)) return options === undefined ? call(_linalgPinv_rcond_tensor, self, b) : call(_linalgPinv_rcond_tensor, self, b, given(_linalgPinv_rcond_tensor, options).hermitian)
+  if (isTensor(b?.atol) || isTensor(b?.rtol)) return call(_linalgPinv_atol_rtol_tensor, self, given(_linalgPinv_atol_rtol_tensor, b).atol, b.rtol, b.hermitian)
+  return b === undefined ? call(_linalgPinv_atol_rtol_float, self) : call(_linalgPinv_atol_rtol_float, self, given(_linalgPinv_atol_rtol_float, b).atol, b.rtol, b.hermitian)
 }
 
-const _linalgQr = operator('aten::linalg_qr', '')
+const _linalgQr = operator('aten::linalg_qr', '', ['mode'])
 
 /** `aten::linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)` */
 export function linalgQr(A: Tensor, options?: { mode?: string | undefined }): [Q: Tensor, R: Tensor] {
-  return options === undefined ? call(_linalgQr, A) : call(_linalgQr, A, options.mode)
+  return options === undefined ? call(_linalgQr, A) : call(_linalgQr, A, given(_linalgQr, options).mode)
 }
 
 const _linalgSlogdet = operator('aten::linalg_slogdet', '')
@@ -2789,87 +2836,87 @@ export function linalgSlogdet(A: Tensor): [sign: Tensor, logabsdet: Tensor] {
   return call(_linalgSlogdet, A)
 }
 
-const _linalgSolve = operator('aten::linalg_solve', '')
+const _linalgSolve = operator('aten::linalg_solve', '', ['left'])
 
 /** `aten::linalg_solve(Tensor A, Tensor B, *, bool left=True) -> Tensor` */
 export function linalgSolve(A: Tensor, B: Tensor, options?: { left?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_linalgSolve, A, B) : call(_linalgSolve, A, B, options.left)
+  return options === undefined ? call(_linalgSolve, A, B) : call(_linalgSolve, A, B, given(_linalgSolve, options).left)
 }
 
-const _linalgSolveEx = operator('aten::linalg_solve_ex', '')
+const _linalgSolveEx = operator('aten::linalg_solve_ex', '', ['left', 'checkErrors'])
 
 /** `aten::linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)` */
 export function linalgSolveEx(A: Tensor, B: Tensor, options?: { left?: boolean | undefined; checkErrors?: boolean | undefined }): [result: Tensor, info: Tensor] {
-  return options === undefined ? call(_linalgSolveEx, A, B) : call(_linalgSolveEx, A, B, options.left, options.checkErrors)
+  return options === undefined ? call(_linalgSolveEx, A, B) : call(_linalgSolveEx, A, B, given(_linalgSolveEx, options).left, options.checkErrors)
 }
 
-const _linalgSolveTriangular = operator('aten::linalg_solve_triangular', '')
+const _linalgSolveTriangular = operator('aten::linalg_solve_triangular', '', ['upper', 'left', 'unitriangular'])
 
 /** `aten::linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor` */
 export function linalgSolveTriangular(self: Tensor, B: Tensor, options: { upper: boolean; left?: boolean | undefined; unitriangular?: boolean | undefined }): Tensor {
-  return call(_linalgSolveTriangular, self, B, options.upper, options.left, options.unitriangular)
+  return call(_linalgSolveTriangular, self, B, given(_linalgSolveTriangular, options).upper, options.left, options.unitriangular)
 }
 
-const _linalgSvd = operator('aten::linalg_svd', '')
+const _linalgSvd = operator('aten::linalg_svd', '', ['fullMatrices', 'driver'])
 
 /** `aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)` */
 export function linalgSvd(A: Tensor, options?: { fullMatrices?: boolean | undefined; driver?: string | null | undefined }): [U: Tensor, S: Tensor, Vh: Tensor] {
-  return options === undefined ? call(_linalgSvd, A) : call(_linalgSvd, A, options.fullMatrices, options.driver)
+  return options === undefined ? call(_linalgSvd, A) : call(_linalgSvd, A, given(_linalgSvd, options).fullMatrices, options.driver)
 }
 
-const _linalgSvdvals = operator('aten::linalg_svdvals', '')
+const _linalgSvdvals = operator('aten::linalg_svdvals', '', ['driver'])
 
 /** `aten::linalg_svdvals(Tensor A, *, str? driver=None) -> Tensor` */
 export function linalgSvdvals(A: Tensor, options?: { driver?: string | null | undefined }): Tensor {
-  return options === undefined ? call(_linalgSvdvals, A) : call(_linalgSvdvals, A, options.driver)
+  return options === undefined ? call(_linalgSvdvals, A) : call(_linalgSvdvals, A, given(_linalgSvdvals, options).driver)
 }
 
-const _linalgTensorinv = operator('aten::linalg_tensorinv', '')
+const _linalgTensorinv = operator('aten::linalg_tensorinv', '', ['ind'])
 
 /** `aten::linalg_tensorinv(Tensor self, int ind=2) -> Tensor` */
 export function linalgTensorinv(self: Tensor, options?: { ind?: number | undefined }): Tensor {
-  return options === undefined ? call(_linalgTensorinv, self) : call(_linalgTensorinv, self, options.ind)
+  return options === undefined ? call(_linalgTensorinv, self) : call(_linalgTensorinv, self, given(_linalgTensorinv, options).ind)
 }
 
-const _linalgTensorsolve = operator('aten::linalg_tensorsolve', '')
+const _linalgTensorsolve = operator('aten::linalg_tensorsolve', '', ['dims'])
 
 /** `aten::linalg_tensorsolve(Tensor self, Tensor other, int[]? dims=None) -> Tensor` */
 export function linalgTensorsolve(self: Tensor, other: Tensor, options?: { dims?: readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_linalgTensorsolve, self, other) : call(_linalgTensorsolve, self, other, options.dims)
+  return options === undefined ? call(_linalgTensorsolve, self, other) : call(_linalgTensorsolve, self, other, given(_linalgTensorsolve, options).dims)
 }
 
-const _linalgVander = operator('aten::linalg_vander', '')
+const _linalgVander = operator('aten::linalg_vander', '', ['N'])
 
 /** `aten::linalg_vander(Tensor x, *, SymInt? N=None) -> Tensor` */
 export function linalgVander(x: Tensor, options?: { N?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_linalgVander, x) : call(_linalgVander, x, options.N)
+  return options === undefined ? call(_linalgVander, x) : call(_linalgVander, x, given(_linalgVander, options).N)
 }
 
-const _linalgVecdot = operator('aten::linalg_vecdot', '')
+const _linalgVecdot = operator('aten::linalg_vecdot', '', ['dim'])
 
 /** `aten::linalg_vecdot(Tensor x, Tensor y, *, int dim=-1) -> Tensor` */
 export function linalgVecdot(x: Tensor, y: Tensor, options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_linalgVecdot, x, y) : call(_linalgVecdot, x, y, options.dim)
+  return options === undefined ? call(_linalgVecdot, x, y) : call(_linalgVecdot, x, y, given(_linalgVecdot, options).dim)
 }
 
-const _linalgVectorNorm = operator('aten::linalg_vector_norm', '')
+const _linalgVectorNorm = operator('aten::linalg_vector_norm', '', ['ord', 'dim', 'keepdim', 'dtype'])
 
 /** `aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function linalgVectorNorm(self: Tensor, options?: { ord?: Scalar | undefined; dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_linalgVectorNorm, self) : call(_linalgVectorNorm, self, options.ord, options.dim, options.keepdim, options.dtype)
+  return options === undefined ? call(_linalgVectorNorm, self) : call(_linalgVectorNorm, self, given(_linalgVectorNorm, options).ord, options.dim, options.keepdim, options.dtype)
 }
 
-const _linear = operator('aten::linear', '')
+const _linear = operator('aten::linear', '', ['bias'])
 
 /** `aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor` */
 export function linear(input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_linear, input, weight) : call(_linear, input, weight, options.bias)
+  return options === undefined ? call(_linear, input, weight) : call(_linear, input, weight, given(_linear, options).bias)
 }
 
-const _linspace = operator('aten::linspace', '')
-const _linspace_Scalar_Tensor = operator('aten::linspace', 'Scalar_Tensor')
-const _linspace_Tensor_Scalar = operator('aten::linspace', 'Tensor_Scalar')
-const _linspace_Tensor_Tensor = operator('aten::linspace', 'Tensor_Tensor')
+const _linspace = operator('aten::linspace', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _linspace_Scalar_Tensor = operator('aten::linspace', 'Scalar_Tensor', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _linspace_Tensor_Scalar = operator('aten::linspace', 'Tensor_Scalar', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _linspace_Tensor_Tensor = operator('aten::linspace', 'Tensor_Tensor', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function linspace(start: Scalar, end: Scalar, steps: number, options?: FactoryOptions): Tensor
@@ -2881,11 +2928,11 @@ export function linspace(start: Tensor, end: Scalar, steps: number, options?: Fa
 export function linspace(start: Tensor, end: Tensor, steps: number, options?: FactoryOptions): Tensor
 export function linspace(start: any, end: any, steps: any, options?: any): any {
   if (isTensor(start)) {
-    if (isTensor(end)) return options === undefined ? call(_linspace_Tensor_Tensor, start, end, steps) : withGrad(call(_linspace_Tensor_Tensor, start, end, steps, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-    return options === undefined ? call(_linspace_Tensor_Scalar, start, end, steps) : withGrad(call(_linspace_Tensor_Scalar, start, end, steps, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    if (isTensor(end)) return options === undefined ? call(_linspace_Tensor_Tensor, start, end, steps) : withGrad(call(_linspace_Tensor_Tensor, start, end, steps, given(_linspace_Tensor_Tensor, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    return options === undefined ? call(_linspace_Tensor_Scalar, start, end, steps) : withGrad(call(_linspace_Tensor_Scalar, start, end, steps, given(_linspace_Tensor_Scalar, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
   }
-  if (isTensor(end)) return options === undefined ? call(_linspace_Scalar_Tensor, start, end, steps) : withGrad(call(_linspace_Scalar_Tensor, start, end, steps, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return options === undefined ? call(_linspace, start, end, steps) : withGrad(call(_linspace, start, end, steps, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (isTensor(end)) return options === undefined ? call(_linspace_Scalar_Tensor, start, end, steps) : withGrad(call(_linspace_Scalar_Tensor, start, end, steps, given(_linspace_Scalar_Tensor, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_linspace, start, end, steps) : withGrad(call(_linspace, start, end, steps, given(_linspace, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _log = operator('aten::log', '')
@@ -2916,11 +2963,11 @@ export function log2(self: Tensor): Tensor {
   return call(_log2, self)
 }
 
-const _logNormal = operator('aten::log_normal', '')
+const _logNormal = operator('aten::log_normal', '', ['mean', 'std', 'generator'])
 
 /** `aten::log_normal(Tensor self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor` */
 export function logNormal(self: Tensor, options?: { mean?: number | undefined; std?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_logNormal, self) : call(_logNormal, self, options.mean, options.std, options.generator)
+  return options === undefined ? call(_logNormal, self) : call(_logNormal, self, given(_logNormal, options).mean, options.std, options.generator)
 }
 
 const _logSigmoid = operator('aten::log_sigmoid', '')
@@ -2930,11 +2977,11 @@ export function logSigmoid(self: Tensor): Tensor {
   return call(_logSigmoid, self)
 }
 
-const _logSoftmax_int = operator('aten::log_softmax', 'int')
+const _logSoftmax_int = operator('aten::log_softmax', 'int', ['dtype'])
 
 /** `aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor` */
 export function logSoftmax(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_logSoftmax_int, self, dim) : call(_logSoftmax_int, self, dim, options.dtype)
+  return options === undefined ? call(_logSoftmax_int, self, dim) : call(_logSoftmax_int, self, dim, given(_logSoftmax_int, options).dtype)
 }
 
 const _logaddexp = operator('aten::logaddexp', '')
@@ -2993,17 +3040,17 @@ export function logicalXor(self: Tensor, other: Tensor): Tensor {
   return call(_logicalXor, self, other)
 }
 
-const _logit = operator('aten::logit', '')
+const _logit = operator('aten::logit', '', ['eps'])
 
 /** `aten::logit(Tensor self, float? eps=None) -> Tensor` */
 export function logit(self: Tensor, options?: { eps?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_logit, self) : call(_logit, self, options.eps)
+  return options === undefined ? call(_logit, self) : call(_logit, self, given(_logit, options).eps)
 }
 
-const _logspace = operator('aten::logspace', '')
-const _logspace_Scalar_Tensor = operator('aten::logspace', 'Scalar_Tensor')
-const _logspace_Tensor_Scalar = operator('aten::logspace', 'Tensor_Scalar')
-const _logspace_Tensor_Tensor = operator('aten::logspace', 'Tensor_Tensor')
+const _logspace = operator('aten::logspace', '', ['base', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _logspace_Scalar_Tensor = operator('aten::logspace', 'Scalar_Tensor', ['base', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _logspace_Tensor_Scalar = operator('aten::logspace', 'Tensor_Scalar', ['base', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _logspace_Tensor_Tensor = operator('aten::logspace', 'Tensor_Tensor', ['base', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::logspace(Scalar start, Scalar end, int steps, float base=10., *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function logspace(start: Scalar, end: Scalar, steps: number, options?: FactoryOptions & { base?: number | undefined }): Tensor
@@ -3015,18 +3062,18 @@ export function logspace(start: Tensor, end: Scalar, steps: number, options?: Fa
 export function logspace(start: Tensor, end: Tensor, steps: number, options?: FactoryOptions & { base?: number | undefined }): Tensor
 export function logspace(start: any, end: any, steps: any, options?: any): any {
   if (isTensor(start)) {
-    if (isTensor(end)) return options === undefined ? call(_logspace_Tensor_Tensor, start, end, steps) : withGrad(call(_logspace_Tensor_Tensor, start, end, steps, options.base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-    return options === undefined ? call(_logspace_Tensor_Scalar, start, end, steps) : withGrad(call(_logspace_Tensor_Scalar, start, end, steps, options.base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    if (isTensor(end)) return options === undefined ? call(_logspace_Tensor_Tensor, start, end, steps) : withGrad(call(_logspace_Tensor_Tensor, start, end, steps, given(_logspace_Tensor_Tensor, options).base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    return options === undefined ? call(_logspace_Tensor_Scalar, start, end, steps) : withGrad(call(_logspace_Tensor_Scalar, start, end, steps, given(_logspace_Tensor_Scalar, options).base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
   }
-  if (isTensor(end)) return options === undefined ? call(_logspace_Scalar_Tensor, start, end, steps) : withGrad(call(_logspace_Scalar_Tensor, start, end, steps, options.base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return options === undefined ? call(_logspace, start, end, steps) : withGrad(call(_logspace, start, end, steps, options.base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (isTensor(end)) return options === undefined ? call(_logspace_Scalar_Tensor, start, end, steps) : withGrad(call(_logspace_Scalar_Tensor, start, end, steps, given(_logspace_Scalar_Tensor, options).base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_logspace, start, end, steps) : withGrad(call(_logspace, start, end, steps, given(_logspace, options).base, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _logsumexp = operator('aten::logsumexp', '')
+const _logsumexp = operator('aten::logsumexp', '', ['keepdim'])
 
 /** `aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor` */
 export function logsumexp(self: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_logsumexp, self, dim) : call(_logsumexp, self, dim, options.keepdim)
+  return options === undefined ? call(_logsumexp, self, dim) : call(_logsumexp, self, dim, given(_logsumexp, options).keepdim)
 }
 
 const _lstm_data = operator('aten::lstm', 'data')
@@ -3041,11 +3088,11 @@ export function lstm(a: any, b: any, c: any, d: any, e: any, f: any, g: any, h: 
   return call(_lstm_input, a, b, c, d, e, f, g, h, i)
 }
 
-const _lstmCell = operator('aten::lstm_cell', '')
+const _lstmCell = operator('aten::lstm_cell', '', ['bIh', 'bHh'])
 
 /** `aten::lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)` */
 export function lstmCell(input: Tensor, hx: readonly Tensor[], wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null | undefined; bHh?: Tensor | null | undefined }): [Tensor, Tensor] {
-  return options === undefined ? call(_lstmCell, input, hx, wIh, wHh) : call(_lstmCell, input, hx, wIh, wHh, options.bIh, options.bHh)
+  return options === undefined ? call(_lstmCell, input, hx, wIh, wHh) : call(_lstmCell, input, hx, wIh, wHh, given(_lstmCell, options).bIh, options.bHh)
 }
 
 const _lt_Scalar = operator('aten::lt', 'Scalar')
@@ -3067,11 +3114,11 @@ export function luSolve(self: Tensor, LUData: Tensor, LUPivots: Tensor): Tensor 
   return call(_luSolve, self, LUData, LUPivots)
 }
 
-const _luUnpack = operator('aten::lu_unpack', '')
+const _luUnpack = operator('aten::lu_unpack', '', ['unpackData', 'unpackPivots'])
 
 /** `aten::lu_unpack(Tensor LU_data, Tensor LU_pivots, bool unpack_data=True, bool unpack_pivots=True) -> (Tensor P, Tensor L, Tensor U)` */
 export function luUnpack(LUData: Tensor, LUPivots: Tensor, options?: { unpackData?: boolean | undefined; unpackPivots?: boolean | undefined }): [P: Tensor, L: Tensor, U: Tensor] {
-  return options === undefined ? call(_luUnpack, LUData, LUPivots) : call(_luUnpack, LUData, LUPivots, options.unpackData, options.unpackPivots)
+  return options === undefined ? call(_luUnpack, LUData, LUPivots) : call(_luUnpack, LUData, LUPivots, given(_luUnpack, options).unpackData, options.unpackPivots)
 }
 
 const _mH = operator('aten::mH', '')
@@ -3088,11 +3135,11 @@ export function mT(self: Tensor): Tensor {
   return call(_mT, self)
 }
 
-const _marginRankingLoss = operator('aten::margin_ranking_loss', '')
+const _marginRankingLoss = operator('aten::margin_ranking_loss', '', ['margin', 'reduction'])
 
 /** `aten::margin_ranking_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor` */
 export function marginRankingLoss(input1: Tensor, input2: Tensor, target: Tensor, options?: { margin?: number | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_marginRankingLoss, input1, input2, target) : call(_marginRankingLoss, input1, input2, target, options.margin, options.reduction)
+  return options === undefined ? call(_marginRankingLoss, input1, input2, target) : call(_marginRankingLoss, input1, input2, target, given(_marginRankingLoss, options).margin, options.reduction)
 }
 
 const _maskedFill_Scalar = operator('aten::masked_fill', 'Scalar')
@@ -3150,7 +3197,7 @@ export function matrixPower(self: Tensor, n: number): Tensor {
 }
 
 const _max = operator('aten::max', '')
-const _max_dim = operator('aten::max', 'dim')
+const _max_dim = operator('aten::max', 'dim', ['keepdim'])
 const _max_other = operator('aten::max', 'other')
 
 /** `aten::max(Tensor self) -> Tensor` */
@@ -3161,50 +3208,50 @@ export function max(self: Tensor, dim: number, options?: { keepdim?: boolean | u
 export function max(self: Tensor, other: Tensor): Tensor
 export function max(self: any, b?: any, options?: any): any {
   if (b === undefined) return call(_max, self)
-  if (typeof b === 'number') return options === undefined ? call(_max_dim, self, b) : call(_max_dim, self, b, options.keepdim)
+  if (typeof b === 'number') return options === undefined ? call(_max_dim, self, b) : call(_max_dim, self, b, given(_max_dim, options).keepdim)
   return call(_max_other, self, b)
 }
 
-const _maxPool1d = operator('aten::max_pool1d', '')
+const _maxPool1d = operator('aten::max_pool1d', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> Tensor` */
 export function maxPool1d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_maxPool1d, self, kernelSize) : call(_maxPool1d, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool1d, self, kernelSize) : call(_maxPool1d, self, kernelSize, given(_maxPool1d, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
-const _maxPool1dWithIndices = operator('aten::max_pool1d_with_indices', '')
+const _maxPool1dWithIndices = operator('aten::max_pool1d_with_indices', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool1d_with_indices(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1], bool ceil_mode=False) -> (Tensor, Tensor)` */
 export function maxPool1dWithIndices(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): [Tensor, Tensor] {
-  return options === undefined ? call(_maxPool1dWithIndices, self, kernelSize) : call(_maxPool1dWithIndices, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool1dWithIndices, self, kernelSize) : call(_maxPool1dWithIndices, self, kernelSize, given(_maxPool1dWithIndices, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
-const _maxPool2d = operator('aten::max_pool2d', '')
+const _maxPool2d = operator('aten::max_pool2d', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor` */
 export function maxPool2d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_maxPool2d, self, kernelSize) : call(_maxPool2d, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool2d, self, kernelSize) : call(_maxPool2d, self, kernelSize, given(_maxPool2d, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
-const _maxPool2dWithIndices = operator('aten::max_pool2d_with_indices', '')
+const _maxPool2dWithIndices = operator('aten::max_pool2d_with_indices', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)` */
 export function maxPool2dWithIndices(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): [Tensor, Tensor] {
-  return options === undefined ? call(_maxPool2dWithIndices, self, kernelSize) : call(_maxPool2dWithIndices, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool2dWithIndices, self, kernelSize) : call(_maxPool2dWithIndices, self, kernelSize, given(_maxPool2dWithIndices, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
-const _maxPool3d = operator('aten::max_pool3d', '')
+const _maxPool3d = operator('aten::max_pool3d', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> Tensor` */
 export function maxPool3d(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_maxPool3d, self, kernelSize) : call(_maxPool3d, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool3d, self, kernelSize) : call(_maxPool3d, self, kernelSize, given(_maxPool3d, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
-const _maxPool3dWithIndices = operator('aten::max_pool3d_with_indices', '')
+const _maxPool3dWithIndices = operator('aten::max_pool3d_with_indices', '', ['stride', 'padding', 'dilation', 'ceilMode'])
 
 /** `aten::max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)` */
 export function maxPool3dWithIndices(self: Tensor, kernelSize: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceilMode?: boolean | undefined }): [Tensor, Tensor] {
-  return options === undefined ? call(_maxPool3dWithIndices, self, kernelSize) : call(_maxPool3dWithIndices, self, kernelSize, options.stride, options.padding, options.dilation, options.ceilMode)
+  return options === undefined ? call(_maxPool3dWithIndices, self, kernelSize) : call(_maxPool3dWithIndices, self, kernelSize, given(_maxPool3dWithIndices, options).stride, options.padding, options.dilation, options.ceilMode)
 }
 
 const _maxUnpool2d = operator('aten::max_unpool2d', '')
@@ -3228,20 +3275,20 @@ export function maximum(self: Tensor, other: Tensor): Tensor {
   return call(_maximum, self, other)
 }
 
-const _mean = operator('aten::mean', '')
-const _mean_dim = operator('aten::mean', 'dim')
+const _mean = operator('aten::mean', '', ['dtype'])
+const _mean_dim = operator('aten::mean', 'dim', ['keepdim', 'dtype'])
 
 /** `aten::mean(Tensor self, *, ScalarType? dtype=None) -> Tensor` */
 export function mean(self: Tensor, options?: { dtype?: DType | null | undefined }): Tensor
 /** `aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function mean(self: Tensor, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 export function mean(self: any, b?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_mean, self) : call(_mean, self, b.dtype)
-  return options === undefined ? call(_mean_dim, self, b) : call(_mean_dim, self, b, options.keepdim, options.dtype)
+  if (isOptions(b)) return b === undefined ? call(_mean, self) : call(_mean, self, given(_mean, b).dtype)
+  return options === undefined ? call(_mean_dim, self, b) : call(_mean_dim, self, b, given(_mean_dim, options).keepdim, options.dtype)
 }
 
 const _median = operator('aten::median', '')
-const _median_dim = operator('aten::median', 'dim')
+const _median_dim = operator('aten::median', 'dim', ['keepdim'])
 
 /** `aten::median(Tensor self) -> Tensor` */
 export function median(self: Tensor): Tensor
@@ -3249,11 +3296,11 @@ export function median(self: Tensor): Tensor
 export function median(self: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): [values: Tensor, indices: Tensor]
 export function median(self: any, dim?: any, options?: any): any {
   if (dim === undefined) return call(_median, self)
-  return options === undefined ? call(_median_dim, self, dim) : call(_median_dim, self, dim, options.keepdim)
+  return options === undefined ? call(_median_dim, self, dim) : call(_median_dim, self, dim, given(_median_dim, options).keepdim)
 }
 
 const _meshgrid = operator('aten::meshgrid', '')
-const _meshgrid_indexing = operator('aten::meshgrid', 'indexing')
+const _meshgrid_indexing = operator('aten::meshgrid', 'indexing', ['indexing'])
 
 /** `aten::meshgrid(Tensor[] tensors) -> Tensor[]` */
 export function meshgrid(tensors: readonly Tensor[]): Tensor[]
@@ -3261,11 +3308,11 @@ export function meshgrid(tensors: readonly Tensor[]): Tensor[]
 export function meshgrid(tensors: readonly Tensor[], options: { indexing: string }): Tensor[]
 export function meshgrid(tensors: any, options?: any): any {
   if (options === undefined) return call(_meshgrid, tensors)
-  return call(_meshgrid_indexing, tensors, options.indexing)
+  return call(_meshgrid_indexing, tensors, given(_meshgrid_indexing, options).indexing)
 }
 
 const _min = operator('aten::min', '')
-const _min_dim = operator('aten::min', 'dim')
+const _min_dim = operator('aten::min', 'dim', ['keepdim'])
 const _min_other = operator('aten::min', 'other')
 
 /** `aten::min(Tensor self) -> Tensor` */
@@ -3276,7 +3323,7 @@ export function min(self: Tensor, dim: number, options?: { keepdim?: boolean | u
 export function min(self: Tensor, other: Tensor): Tensor
 export function min(self: any, b?: any, options?: any): any {
   if (b === undefined) return call(_min, self)
-  if (typeof b === 'number') return options === undefined ? call(_min_dim, self, b) : call(_min_dim, self, b, options.keepdim)
+  if (typeof b === 'number') return options === undefined ? call(_min_dim, self, b) : call(_min_dim, self, b, given(_min_dim, options).keepdim)
   return call(_min_other, self, b)
 }
 
@@ -3306,11 +3353,11 @@ export function mm(self: any, mat2: any, outDtype?: any): any {
   return call(_mm_dtype, self, mat2, outDtype)
 }
 
-const _mode = operator('aten::mode', '')
+const _mode = operator('aten::mode', '', ['dim', 'keepdim'])
 
 /** `aten::mode(Tensor self, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)` */
 export function mode(self: Tensor, options?: { dim?: number | undefined; keepdim?: boolean | undefined }): [values: Tensor, indices: Tensor] {
-  return options === undefined ? call(_mode, self) : call(_mode, self, options.dim, options.keepdim)
+  return options === undefined ? call(_mode, self) : call(_mode, self, given(_mode, options).dim, options.keepdim)
 }
 
 const _moveaxis_int = operator('aten::moveaxis', 'int')
@@ -3337,11 +3384,11 @@ export function movedim(self: any, source: any, destination: any): any {
   return call(_movedim_intlist, self, source, destination)
 }
 
-const _mseLoss = operator('aten::mse_loss', '')
+const _mseLoss = operator('aten::mse_loss', '', ['reduction'])
 
 /** `aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor` */
 export function mseLoss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_mseLoss, self, target) : call(_mseLoss, self, target, options.reduction)
+  return options === undefined ? call(_mseLoss, self, target) : call(_mseLoss, self, target, given(_mseLoss, options).reduction)
 }
 
 const _msort = operator('aten::msort', '')
@@ -3363,25 +3410,25 @@ export function mul(self: any, other: any): any {
   return call(_mul_Scalar, self, other)
 }
 
-const _multiMarginLoss = operator('aten::multi_margin_loss', '')
+const _multiMarginLoss = operator('aten::multi_margin_loss', '', ['p', 'margin', 'weight', 'reduction'])
 
 /** `aten::multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=1) -> Tensor` */
 export function multiMarginLoss(self: Tensor, target: Tensor, options?: { p?: Scalar | undefined; margin?: Scalar | undefined; weight?: Tensor | null | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_multiMarginLoss, self, target) : call(_multiMarginLoss, self, target, options.p, options.margin, options.weight, options.reduction)
+  return options === undefined ? call(_multiMarginLoss, self, target) : call(_multiMarginLoss, self, target, given(_multiMarginLoss, options).p, options.margin, options.weight, options.reduction)
 }
 
-const _multilabelMarginLoss = operator('aten::multilabel_margin_loss', '')
+const _multilabelMarginLoss = operator('aten::multilabel_margin_loss', '', ['reduction'])
 
 /** `aten::multilabel_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor` */
 export function multilabelMarginLoss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_multilabelMarginLoss, self, target) : call(_multilabelMarginLoss, self, target, options.reduction)
+  return options === undefined ? call(_multilabelMarginLoss, self, target) : call(_multilabelMarginLoss, self, target, given(_multilabelMarginLoss, options).reduction)
 }
 
-const _multinomial = operator('aten::multinomial', '')
+const _multinomial = operator('aten::multinomial', '', ['replacement', 'generator'])
 
 /** `aten::multinomial(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None) -> Tensor` */
 export function multinomial(self: Tensor, numSamples: number, options?: { replacement?: boolean | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_multinomial, self, numSamples) : call(_multinomial, self, numSamples, options.replacement, options.generator)
+  return options === undefined ? call(_multinomial, self, numSamples) : call(_multinomial, self, numSamples, given(_multinomial, options).replacement, options.generator)
 }
 
 const _multiply_Scalar = operator('aten::multiply', 'Scalar')
@@ -3410,22 +3457,22 @@ export function mvlgamma(self: Tensor, p: number): Tensor {
   return call(_mvlgamma, self, p)
 }
 
-const _nanToNum = operator('aten::nan_to_num', '')
+const _nanToNum = operator('aten::nan_to_num', '', ['nan', 'posinf', 'neginf'])
 
 /** `aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor` */
 export function nanToNum(self: Tensor, options?: { nan?: number | null | undefined; posinf?: number | null | undefined; neginf?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_nanToNum, self) : call(_nanToNum, self, options.nan, options.posinf, options.neginf)
+  return options === undefined ? call(_nanToNum, self) : call(_nanToNum, self, given(_nanToNum, options).nan, options.posinf, options.neginf)
 }
 
-const _nanmean = operator('aten::nanmean', '')
+const _nanmean = operator('aten::nanmean', '', ['dim', 'keepdim', 'dtype'])
 
 /** `aten::nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function nanmean(self: Tensor, options?: { dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_nanmean, self) : call(_nanmean, self, options.dim, options.keepdim, options.dtype)
+  return options === undefined ? call(_nanmean, self) : call(_nanmean, self, given(_nanmean, options).dim, options.keepdim, options.dtype)
 }
 
 const _nanmedian = operator('aten::nanmedian', '')
-const _nanmedian_dim = operator('aten::nanmedian', 'dim')
+const _nanmedian_dim = operator('aten::nanmedian', 'dim', ['keepdim'])
 
 /** `aten::nanmedian(Tensor self) -> Tensor` */
 export function nanmedian(self: Tensor): Tensor
@@ -3433,26 +3480,26 @@ export function nanmedian(self: Tensor): Tensor
 export function nanmedian(self: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): [values: Tensor, indices: Tensor]
 export function nanmedian(self: any, dim?: any, options?: any): any {
   if (dim === undefined) return call(_nanmedian, self)
-  return options === undefined ? call(_nanmedian_dim, self, dim) : call(_nanmedian_dim, self, dim, options.keepdim)
+  return options === undefined ? call(_nanmedian_dim, self, dim) : call(_nanmedian_dim, self, dim, given(_nanmedian_dim, options).keepdim)
 }
 
-const _nanquantile = operator('aten::nanquantile', '')
-const _nanquantile_scalar = operator('aten::nanquantile', 'scalar')
+const _nanquantile = operator('aten::nanquantile', '', ['dim', 'keepdim', 'interpolation'])
+const _nanquantile_scalar = operator('aten::nanquantile', 'scalar', ['dim', 'keepdim', 'interpolation'])
 
 /** `aten::nanquantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor` */
 export function nanquantile(self: Tensor, q: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor
 /** `aten::nanquantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor` */
 export function nanquantile(self: Tensor, q: number, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor
 export function nanquantile(self: any, q: any, options?: any): any {
-  if (typeof q === 'number') return options === undefined ? call(_nanquantile_scalar, self, q) : call(_nanquantile_scalar, self, q, options.dim, options.keepdim, options.interpolation)
-  return options === undefined ? call(_nanquantile, self, q) : call(_nanquantile, self, q, options.dim, options.keepdim, options.interpolation)
+  if (typeof q === 'number') return options === undefined ? call(_nanquantile_scalar, self, q) : call(_nanquantile_scalar, self, q, given(_nanquantile_scalar, options).dim, options.keepdim, options.interpolation)
+  return options === undefined ? call(_nanquantile, self, q) : call(_nanquantile, self, q, given(_nanquantile, options).dim, options.keepdim, options.interpolation)
 }
 
-const _nansum = operator('aten::nansum', '')
+const _nansum = operator('aten::nansum', '', ['dim', 'keepdim', 'dtype'])
 
 /** `aten::nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function nansum(self: Tensor, options?: { dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_nansum, self) : call(_nansum, self, options.dim, options.keepdim, options.dtype)
+  return options === undefined ? call(_nansum, self) : call(_nansum, self, given(_nansum, options).dim, options.keepdim, options.dtype)
 }
 
 const _narrow = operator('aten::narrow', '')
@@ -3502,7 +3549,7 @@ export function nativeLayerNorm(input: Tensor, normalizedShape: readonly number[
   return call(_nativeLayerNorm, input, normalizedShape, weight, bias, eps)
 }
 
-const _nativeNorm = operator('aten::native_norm', '')
+const _nativeNorm = operator('aten::native_norm', '', ['p'])
 const _nativeNorm_ScalarOpt_dim_dtype = operator('aten::native_norm', 'ScalarOpt_dim_dtype')
 
 /** `aten::native_norm(Tensor self, Scalar p=2) -> Tensor` */
@@ -3510,7 +3557,7 @@ export function nativeNorm(self: Tensor, options?: { p?: Scalar | undefined }): 
 /** `aten::native_norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, ScalarType? dtype) -> Tensor` */
 export function nativeNorm(self: Tensor, p: Scalar | null, dim: number | readonly number[], keepdim: boolean, dtype: DType | null): Tensor
 export function nativeNorm(self: any, b?: any, dim?: any, keepdim?: any, dtype?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_nativeNorm, self) : call(_nativeNorm, self, b.p)
+  if (isOptions(b)) return b === undefined ? call(_nativeNorm, self) : call(_nativeNorm, self, given(_nativeNorm, b).p)
   return call(_nativeNorm_ScalarOpt_dim_dtype, self, b, dim, keepdim, dtype)
 }
 
@@ -3540,46 +3587,46 @@ export function negative(self: Tensor): Tensor {
   return call(_negative, self)
 }
 
-const _nestedToPaddedTensor = operator('aten::nested_to_padded_tensor', '')
+const _nestedToPaddedTensor = operator('aten::nested_to_padded_tensor', '', ['outputSize'])
 
 /** `aten::nested_to_padded_tensor(Tensor self, float padding, int[]? output_size=None) -> Tensor` */
 export function nestedToPaddedTensor(self: Tensor, padding: number, options?: { outputSize?: readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_nestedToPaddedTensor, self, padding) : call(_nestedToPaddedTensor, self, padding, options.outputSize)
+  return options === undefined ? call(_nestedToPaddedTensor, self, padding) : call(_nestedToPaddedTensor, self, padding, given(_nestedToPaddedTensor, options).outputSize)
 }
 
-const _newEmpty = operator('aten::new_empty', '')
+const _newEmpty = operator('aten::new_empty', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newEmpty(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newEmpty, self, size) : withGrad(call(_newEmpty, self, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_newEmpty, self, size) : withGrad(call(_newEmpty, self, size, given(_newEmpty, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _newEmptyStrided = operator('aten::new_empty_strided', '')
+const _newEmptyStrided = operator('aten::new_empty_strided', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newEmptyStrided(self: Tensor, size: readonly number[], stride: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newEmptyStrided, self, size, stride) : withGrad(call(_newEmptyStrided, self, size, stride, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_newEmptyStrided, self, size, stride) : withGrad(call(_newEmptyStrided, self, size, stride, given(_newEmptyStrided, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _newFull = operator('aten::new_full', '')
+const _newFull = operator('aten::new_full', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newFull(self: Tensor, size: readonly number[], fillValue: Scalar, options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newFull, self, size, fillValue) : withGrad(call(_newFull, self, size, fillValue, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_newFull, self, size, fillValue) : withGrad(call(_newFull, self, size, fillValue, given(_newFull, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _newOnes = operator('aten::new_ones', '')
+const _newOnes = operator('aten::new_ones', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newOnes(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newOnes, self, size) : withGrad(call(_newOnes, self, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_newOnes, self, size) : withGrad(call(_newOnes, self, size, given(_newOnes, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _newZeros = operator('aten::new_zeros', '')
+const _newZeros = operator('aten::new_zeros', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newZeros(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newZeros, self, size) : withGrad(call(_newZeros, self, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_newZeros, self, size) : withGrad(call(_newZeros, self, size, given(_newZeros, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _nextafter = operator('aten::nextafter', '')
@@ -3589,25 +3636,25 @@ export function nextafter(self: Tensor, other: Tensor): Tensor {
   return call(_nextafter, self, other)
 }
 
-const _nllLoss = operator('aten::nll_loss', '')
+const _nllLoss = operator('aten::nll_loss', '', ['weight', 'reduction', 'ignoreIndex'])
 
 /** `aten::nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor` */
 export function nllLoss(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; reduction?: number | undefined; ignoreIndex?: number | undefined }): Tensor {
-  return options === undefined ? call(_nllLoss, self, target) : call(_nllLoss, self, target, options.weight, options.reduction, options.ignoreIndex)
+  return options === undefined ? call(_nllLoss, self, target) : call(_nllLoss, self, target, given(_nllLoss, options).weight, options.reduction, options.ignoreIndex)
 }
 
-const _nllLoss2d = operator('aten::nll_loss2d', '')
+const _nllLoss2d = operator('aten::nll_loss2d', '', ['weight', 'reduction', 'ignoreIndex'])
 
 /** `aten::nll_loss2d(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor` */
 export function nllLoss2d(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; reduction?: number | undefined; ignoreIndex?: number | undefined }): Tensor {
-  return options === undefined ? call(_nllLoss2d, self, target) : call(_nllLoss2d, self, target, options.weight, options.reduction, options.ignoreIndex)
+  return options === undefined ? call(_nllLoss2d, self, target) : call(_nllLoss2d, self, target, given(_nllLoss2d, options).weight, options.reduction, options.ignoreIndex)
 }
 
-const _nllLossNd = operator('aten::nll_loss_nd', '')
+const _nllLossNd = operator('aten::nll_loss_nd', '', ['weight', 'reduction', 'ignoreIndex'])
 
 /** `aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor` */
 export function nllLossNd(self: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; reduction?: number | undefined; ignoreIndex?: number | undefined }): Tensor {
-  return options === undefined ? call(_nllLossNd, self, target) : call(_nllLossNd, self, target, options.weight, options.reduction, options.ignoreIndex)
+  return options === undefined ? call(_nllLossNd, self, target) : call(_nllLossNd, self, target, given(_nllLossNd, options).weight, options.reduction, options.ignoreIndex)
 }
 
 const _nonzero = operator('aten::nonzero', '')
@@ -3624,17 +3671,17 @@ export function nonzeroNumpy(self: Tensor): Tensor[] {
   return call(_nonzeroNumpy, self)
 }
 
-const _nonzeroStatic = operator('aten::nonzero_static', '')
+const _nonzeroStatic = operator('aten::nonzero_static', '', ['size', 'fillValue'])
 
 /** `aten::nonzero_static(Tensor self, *, SymInt size, int fill_value=-1) -> Tensor` */
 export function nonzeroStatic(self: Tensor, options: { size: number; fillValue?: number | undefined }): Tensor {
-  return call(_nonzeroStatic, self, options.size, options.fillValue)
+  return call(_nonzeroStatic, self, given(_nonzeroStatic, options).size, options.fillValue)
 }
 
-const _norm_Scalar = operator('aten::norm', 'Scalar')
-const _norm_ScalarOpt_dtype = operator('aten::norm', 'ScalarOpt_dtype')
-const _norm_ScalarOpt_dim = operator('aten::norm', 'ScalarOpt_dim')
-const _norm_ScalarOpt_dim_dtype = operator('aten::norm', 'ScalarOpt_dim_dtype')
+const _norm_Scalar = operator('aten::norm', 'Scalar', ['p'])
+const _norm_ScalarOpt_dtype = operator('aten::norm', 'ScalarOpt_dtype', ['dtype'])
+const _norm_ScalarOpt_dim = operator('aten::norm', 'ScalarOpt_dim', ['keepdim'])
+const _norm_ScalarOpt_dim_dtype = operator('aten::norm', 'ScalarOpt_dim_dtype', ['dtype'])
 
 /** `aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor` */
 export function norm(self: Tensor, options?: { p?: Scalar | undefined }): Tensor
@@ -3645,23 +3692,23 @@ export function norm(self: Tensor, p: Scalar | null, dim: number | readonly numb
 /** `aten::norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype) -> Tensor` */
 export function norm(self: Tensor, p: Scalar | null, dim: number | readonly number[], keepdim: boolean, options: { dtype: DType }): Tensor
 export function norm(self: any, b?: any, c?: any, d?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_norm_Scalar, self) : call(_norm_Scalar, self, b.p)
-  if (isOptions(c)) return call(_norm_ScalarOpt_dtype, self, b, c.dtype)
-  if (typeof d === 'boolean') return call(_norm_ScalarOpt_dim_dtype, self, b, c, d, options.dtype)
-  return d === undefined ? call(_norm_ScalarOpt_dim, self, b, c) : call(_norm_ScalarOpt_dim, self, b, c, d.keepdim)
+  if (isOptions(b)) return b === undefined ? call(_norm_Scalar, self) : call(_norm_Scalar, self, given(_norm_Scalar, b).p)
+  if (isOptions(c)) return call(_norm_ScalarOpt_dtype, self, b, given(_norm_ScalarOpt_dtype, c).dtype)
+  if (typeof d === 'boolean') return call(_norm_ScalarOpt_dim_dtype, self, b, c, d, given(_norm_ScalarOpt_dim_dtype, options).dtype)
+  return d === undefined ? call(_norm_ScalarOpt_dim, self, b, c) : call(_norm_ScalarOpt_dim, self, b, c, given(_norm_ScalarOpt_dim, d).keepdim)
 }
 
-const _normExceptDim = operator('aten::norm_except_dim', '')
+const _normExceptDim = operator('aten::norm_except_dim', '', ['pow', 'dim'])
 
 /** `aten::norm_except_dim(Tensor v, int pow=2, int dim=0) -> Tensor` */
 export function normExceptDim(v: Tensor, options?: { pow?: number | undefined; dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_normExceptDim, v) : call(_normExceptDim, v, options.pow, options.dim)
+  return options === undefined ? call(_normExceptDim, v) : call(_normExceptDim, v, given(_normExceptDim, options).pow, options.dim)
 }
 
-const _normal_Tensor_float = operator('aten::normal', 'Tensor_float')
-const _normal_Tensor_Tensor = operator('aten::normal', 'Tensor_Tensor')
-const _normal_float_Tensor = operator('aten::normal', 'float_Tensor')
-const _normal_float_float = operator('aten::normal', 'float_float')
+const _normal_Tensor_float = operator('aten::normal', 'Tensor_float', ['std', 'generator'])
+const _normal_Tensor_Tensor = operator('aten::normal', 'Tensor_Tensor', ['generator'])
+const _normal_float_Tensor = operator('aten::normal', 'float_Tensor', ['generator'])
+const _normal_float_float = operator('aten::normal', 'float_float', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::normal.Tensor_float(Tensor mean, float std=1., *, Generator? generator=None) -> Tensor` */
 export function normal(mean: Tensor, options?: { std?: number | undefined; generator?: Generator | null | undefined }): Tensor
@@ -3673,11 +3720,11 @@ export function normal(mean: number, std: Tensor, options?: { generator?: Genera
 export function normal(mean: number, std: number, size: readonly number[], options?: FactoryOptions & { generator?: Generator | null | undefined }): Tensor
 export function normal(mean: any, b?: any, c?: any, options?: any): any {
   if (typeof mean === 'number') {
-    if (typeof b === 'number') return options === undefined ? call(_normal_float_float, mean, b, c) : withGrad(call(_normal_float_float, mean, b, c, options.generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-    return c === undefined ? call(_normal_float_Tensor, mean, b) : call(_normal_float_Tensor, mean, b, c.generator)
+    if (typeof b === 'number') return options === undefined ? call(_normal_float_float, mean, b, c) : withGrad(call(_normal_float_float, mean, b, c, given(_normal_float_float, options).generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    return c === undefined ? call(_normal_float_Tensor, mean, b) : call(_normal_float_Tensor, mean, b, given(_normal_float_Tensor, c).generator)
   }
-  if (isTensor(b)) return c === undefined ? call(_normal_Tensor_Tensor, mean, b) : call(_normal_Tensor_Tensor, mean, b, c.generator)
-  return b === undefined ? call(_normal_Tensor_float, mean) : call(_normal_Tensor_float, mean, b.std, b.generator)
+  if (isTensor(b)) return c === undefined ? call(_normal_Tensor_Tensor, mean, b) : call(_normal_Tensor_Tensor, mean, b, given(_normal_Tensor_Tensor, c).generator)
+  return b === undefined ? call(_normal_Tensor_float, mean) : call(_normal_Tensor_float, mean, given(_normal_Tensor_float, b).std, b.generator)
 }
 
 const _notEqual_Scalar = operator('aten::not_equal', 'Scalar')
@@ -3692,16 +3739,16 @@ export function notEqual(self: any, other: any): any {
   return call(_notEqual_Scalar, self, other)
 }
 
-const _nuclearNorm = operator('aten::nuclear_norm', '')
-const _nuclearNorm_dim = operator('aten::nuclear_norm', 'dim')
+const _nuclearNorm = operator('aten::nuclear_norm', '', ['keepdim'])
+const _nuclearNorm_dim = operator('aten::nuclear_norm', 'dim', ['keepdim'])
 
 /** `aten::nuclear_norm(Tensor self, bool keepdim=False) -> Tensor` */
 export function nuclearNorm(self: Tensor, options?: { keepdim?: boolean | undefined }): Tensor
 /** `aten::nuclear_norm.dim(Tensor self, int[2] dim, bool keepdim=False) -> Tensor` */
 export function nuclearNorm(self: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor
 export function nuclearNorm(self: any, b?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_nuclearNorm, self) : call(_nuclearNorm, self, b.keepdim)
-  return options === undefined ? call(_nuclearNorm_dim, self, b) : call(_nuclearNorm_dim, self, b, options.keepdim)
+  if (isOptions(b)) return b === undefined ? call(_nuclearNorm, self) : call(_nuclearNorm, self, given(_nuclearNorm, b).keepdim)
+  return options === undefined ? call(_nuclearNorm_dim, self, b) : call(_nuclearNorm_dim, self, b, given(_nuclearNorm_dim, options).keepdim)
 }
 
 const _numel = operator('aten::numel', '')
@@ -3718,25 +3765,25 @@ export function numpyT(self: Tensor): Tensor {
   return call(_numpyT, self)
 }
 
-const _oneHot = operator('aten::one_hot', '')
+const _oneHot = operator('aten::one_hot', '', ['numClasses'])
 
 /** `aten::one_hot(Tensor self, int num_classes=-1) -> Tensor` */
 export function oneHot(self: Tensor, options?: { numClasses?: number | undefined }): Tensor {
-  return options === undefined ? call(_oneHot, self) : call(_oneHot, self, options.numClasses)
+  return options === undefined ? call(_oneHot, self) : call(_oneHot, self, given(_oneHot, options).numClasses)
 }
 
-const _ones = operator('aten::ones', '')
+const _ones = operator('aten::ones', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function ones(size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_ones, size) : withGrad(call(_ones, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_ones, size) : withGrad(call(_ones, size, given(_ones, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _onesLike = operator('aten::ones_like', '')
+const _onesLike = operator('aten::ones_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function onesLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_onesLike, self) : withGrad(call(_onesLike, self, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? call(_onesLike, self) : withGrad(call(_onesLike, self, given(_onesLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
 const _orgqr = operator('aten::orgqr', '')
@@ -3746,11 +3793,11 @@ export function orgqr(self: Tensor, input2: Tensor): Tensor {
   return call(_orgqr, self, input2)
 }
 
-const _ormqr = operator('aten::ormqr', '')
+const _ormqr = operator('aten::ormqr', '', ['left', 'transpose'])
 
 /** `aten::ormqr(Tensor self, Tensor input2, Tensor input3, bool left=True, bool transpose=False) -> Tensor` */
 export function ormqr(self: Tensor, input2: Tensor, input3: Tensor, options?: { left?: boolean | undefined; transpose?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_ormqr, self, input2, input3) : call(_ormqr, self, input2, input3, options.left, options.transpose)
+  return options === undefined ? call(_ormqr, self, input2, input3) : call(_ormqr, self, input2, input3, given(_ormqr, options).left, options.transpose)
 }
 
 const _outer = operator('aten::outer', '')
@@ -3760,32 +3807,32 @@ export function outer(self: Tensor, vec2: Tensor): Tensor {
   return call(_outer, self, vec2)
 }
 
-const _pad = operator('aten::pad', '')
+const _pad = operator('aten::pad', '', ['mode', 'value'])
 
 /** `aten::pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor` */
 export function pad(self: Tensor, pad: readonly number[], options?: { mode?: string | undefined; value?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_pad, self, pad) : call(_pad, self, pad, options.mode, options.value)
+  return options === undefined ? call(_pad, self, pad) : call(_pad, self, pad, given(_pad, options).mode, options.value)
 }
 
-const _padSequence = operator('aten::pad_sequence', '')
+const _padSequence = operator('aten::pad_sequence', '', ['batchFirst', 'paddingValue', 'paddingSide'])
 
 /** `aten::pad_sequence(Tensor[] sequences, bool batch_first=False, float padding_value=0., str padding_side="right") -> Tensor` */
 export function padSequence(sequences: readonly Tensor[], options?: { batchFirst?: boolean | undefined; paddingValue?: number | undefined; paddingSide?: string | undefined }): Tensor {
-  return options === undefined ? call(_padSequence, sequences) : call(_padSequence, sequences, options.batchFirst, options.paddingValue, options.paddingSide)
+  return options === undefined ? call(_padSequence, sequences) : call(_padSequence, sequences, given(_padSequence, options).batchFirst, options.paddingValue, options.paddingSide)
 }
 
-const _pairwiseDistance = operator('aten::pairwise_distance', '')
+const _pairwiseDistance = operator('aten::pairwise_distance', '', ['p', 'eps', 'keepdim'])
 
 /** `aten::pairwise_distance(Tensor x1, Tensor x2, float p=2., float eps=9.9999999999999995e-07, bool keepdim=False) -> Tensor` */
 export function pairwiseDistance(x1: Tensor, x2: Tensor, options?: { p?: number | undefined; eps?: number | undefined; keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_pairwiseDistance, x1, x2) : call(_pairwiseDistance, x1, x2, options.p, options.eps, options.keepdim)
+  return options === undefined ? call(_pairwiseDistance, x1, x2) : call(_pairwiseDistance, x1, x2, given(_pairwiseDistance, options).p, options.eps, options.keepdim)
 }
 
-const _pdist = operator('aten::pdist', '')
+const _pdist = operator('aten::pdist', '', ['p'])
 
 /** `aten::pdist(Tensor self, float p=2.) -> Tensor` */
 export function pdist(self: Tensor, options?: { p?: number | undefined }): Tensor {
-  return options === undefined ? call(_pdist, self) : call(_pdist, self, options.p)
+  return options === undefined ? call(_pdist, self) : call(_pdist, self, given(_pdist, options).p)
 }
 
 const _permute = operator('aten::permute', '')
@@ -3795,18 +3842,18 @@ export function permute(self: Tensor, dims: readonly number[]): Tensor {
   return call(_permute, self, dims)
 }
 
-const _pinMemory = operator('aten::pin_memory', '')
+const _pinMemory = operator('aten::pin_memory', '', ['device'])
 
 /** `aten::pin_memory(Tensor(a) self, Device? device=None) -> Tensor(a)` */
 export function pinMemory(self: Tensor, options?: { device?: Device | null | undefined }): Tensor {
-  return options === undefined ? call(_pinMemory, self) : call(_pinMemory, self, options.device)
+  return options === undefined ? call(_pinMemory, self) : call(_pinMemory, self, given(_pinMemory, options).device)
 }
 
-const _pinverse = operator('aten::pinverse', '')
+const _pinverse = operator('aten::pinverse', '', ['rcond'])
 
 /** `aten::pinverse(Tensor self, float rcond=1.0000000000000001e-15) -> Tensor` */
 export function pinverse(self: Tensor, options?: { rcond?: number | undefined }): Tensor {
-  return options === undefined ? call(_pinverse, self) : call(_pinverse, self, options.rcond)
+  return options === undefined ? call(_pinverse, self) : call(_pinverse, self, given(_pinverse, options).rcond)
 }
 
 const _pixelShuffle = operator('aten::pixel_shuffle', '')
@@ -3823,11 +3870,11 @@ export function pixelUnshuffle(self: Tensor, downscaleFactor: number): Tensor {
   return call(_pixelUnshuffle, self, downscaleFactor)
 }
 
-const _poisson = operator('aten::poisson', '')
+const _poisson = operator('aten::poisson', '', ['generator'])
 
 /** `aten::poisson(Tensor self, Generator? generator=None) -> Tensor` */
 export function poisson(self: Tensor, options?: { generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_poisson, self) : call(_poisson, self, options.generator)
+  return options === undefined ? call(_poisson, self) : call(_poisson, self, given(_poisson, options).generator)
 }
 
 const _poissonNllLoss = operator('aten::poisson_nll_loss', '')
@@ -3881,16 +3928,16 @@ export function prelu(self: Tensor, weight: Tensor): Tensor {
   return call(_prelu, self, weight)
 }
 
-const _prod = operator('aten::prod', '')
-const _prod_dim_int = operator('aten::prod', 'dim_int')
+const _prod = operator('aten::prod', '', ['dtype'])
+const _prod_dim_int = operator('aten::prod', 'dim_int', ['keepdim', 'dtype'])
 
 /** `aten::prod(Tensor self, *, ScalarType? dtype=None) -> Tensor` */
 export function prod(self: Tensor, options?: { dtype?: DType | null | undefined }): Tensor
 /** `aten::prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function prod(self: Tensor, dim: number, options?: { keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 export function prod(self: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_prod_dim_int, self, b) : call(_prod_dim_int, self, b, options.keepdim, options.dtype)
-  return b === undefined ? call(_prod, self) : call(_prod, self, b.dtype)
+  if (typeof b === 'number') return options === undefined ? call(_prod_dim_int, self, b) : call(_prod_dim_int, self, b, given(_prod_dim_int, options).keepdim, options.dtype)
+  return b === undefined ? call(_prod, self) : call(_prod, self, given(_prod, b).dtype)
 }
 
 const _promoteTypes = operator('aten::promote_types', '')
@@ -3900,30 +3947,30 @@ export function promoteTypes(type1: DType, type2: DType): DType {
   return call(_promoteTypes, type1, type2)
 }
 
-const _put = operator('aten::put', '')
+const _put = operator('aten::put', '', ['accumulate'])
 
 /** `aten::put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor` */
 export function put(self: Tensor, index: Tensor, source: Tensor, options?: { accumulate?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_put, self, index, source) : call(_put, self, index, source, options.accumulate)
+  return options === undefined ? call(_put, self, index, source) : call(_put, self, index, source, given(_put, options).accumulate)
 }
 
-const _qr = operator('aten::qr', '')
+const _qr = operator('aten::qr', '', ['some'])
 
 /** `aten::qr(Tensor self, bool some=True) -> (Tensor Q, Tensor R)` */
 export function qr(self: Tensor, options?: { some?: boolean | undefined }): [Q: Tensor, R: Tensor] {
-  return options === undefined ? call(_qr, self) : call(_qr, self, options.some)
+  return options === undefined ? call(_qr, self) : call(_qr, self, given(_qr, options).some)
 }
 
-const _quantile = operator('aten::quantile', '')
-const _quantile_scalar = operator('aten::quantile', 'scalar')
+const _quantile = operator('aten::quantile', '', ['dim', 'keepdim', 'interpolation'])
+const _quantile_scalar = operator('aten::quantile', 'scalar', ['dim', 'keepdim', 'interpolation'])
 
 /** `aten::quantile(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor` */
 export function quantile(self: Tensor, q: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor
 /** `aten::quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *, str interpolation="linear") -> Tensor` */
 export function quantile(self: Tensor, q: number, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor
 export function quantile(self: any, q: any, options?: any): any {
-  if (typeof q === 'number') return options === undefined ? call(_quantile_scalar, self, q) : call(_quantile_scalar, self, q, options.dim, options.keepdim, options.interpolation)
-  return options === undefined ? call(_quantile, self, q) : call(_quantile, self, q, options.dim, options.keepdim, options.interpolation)
+  if (typeof q === 'number') return options === undefined ? call(_quantile_scalar, self, q) : call(_quantile_scalar, self, q, given(_quantile_scalar, options).dim, options.keepdim, options.interpolation)
+  return options === undefined ? call(_quantile, self, q) : call(_quantile, self, q, given(_quantile, options).dim, options.keepdim, options.interpolation)
 }
 
 const _rad2deg = operator('aten::rad2deg', '')
@@ -3933,34 +3980,34 @@ export function rad2deg(self: Tensor): Tensor {
   return call(_rad2deg, self)
 }
 
-const _rand = operator('aten::rand', '')
-const _rand_generator = operator('aten::rand', 'generator')
+const _rand = operator('aten::rand', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _rand_generator = operator('aten::rand', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function rand(size: readonly number[], options?: FactoryOptions): Tensor
 /** `aten::rand.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function rand(size: readonly number[], options: FactoryOptions & { generator: Generator | null }): Tensor
 export function rand(size: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_rand, size) : withGrad(call(_rand, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return withGrad(call(_rand_generator, size, options.generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? call(_rand, size) : withGrad(call(_rand, size, given(_rand, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return withGrad(call(_rand_generator, size, given(_rand_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _randLike = operator('aten::rand_like', '')
-const _randLike_generator = operator('aten::rand_like', 'generator')
+const _randLike = operator('aten::rand_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randLike_generator = operator('aten::rand_like', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::rand_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor
 /** `aten::rand_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randLike(self: Tensor, options: FactoryOptions & { generator: Generator | null; memoryFormat?: MemoryFormat | null | undefined }): Tensor
 export function randLike(self: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randLike, self) : withGrad(call(_randLike, self, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
-  return withGrad(call(_randLike_generator, self, options.generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? call(_randLike, self) : withGrad(call(_randLike, self, given(_randLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return withGrad(call(_randLike_generator, self, given(_randLike_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
-const _randint = operator('aten::randint', '')
-const _randint_generator = operator('aten::randint', 'generator')
-const _randint_low = operator('aten::randint', 'low')
-const _randint_low_generator = operator('aten::randint', 'low_generator')
+const _randint = operator('aten::randint', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _randint_generator = operator('aten::randint', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _randint_low = operator('aten::randint', 'low', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _randint_low_generator = operator('aten::randint', 'low_generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::randint(SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function randint(high: number, size: readonly number[], options?: FactoryOptions): Tensor
@@ -3972,19 +4019,19 @@ export function randint(low: number, high: number, size: readonly number[], opti
 export function randint(low: number, high: number, size: readonly number[], options: FactoryOptions & { generator: Generator | null }): Tensor
 export function randint(a: any, b: any, c?: any, options?: any): any {
   if (typeof b === 'number') {
-    if (options?.generator === undefined) return options === undefined ? call(_randint_low, a, b, c) : withGrad(call(_randint_low, a, b, c, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-    return withGrad(call(_randint_low_generator, a, b, c, options.generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    if (options?.generator === undefined) return options === undefined ? call(_randint_low, a, b, c) : withGrad(call(_randint_low, a, b, c, given(_randint_low, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+    return withGrad(call(_randint_low_generator, a, b, c, given(_randint_low_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
   }
-  if (c?.generator === undefined) return c === undefined ? call(_randint, a, b) : withGrad(call(_randint, a, b, c.dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
-  return withGrad(call(_randint_generator, a, b, c.generator, c.dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
+  if (c?.generator === undefined) return c === undefined ? call(_randint, a, b) : withGrad(call(_randint, a, b, given(_randint, c).dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
+  return withGrad(call(_randint_generator, a, b, given(_randint_generator, c).generator, c.dtype, c.layout, c.device, c.pinMemory), c.requiresGrad)
 }
 
-const _randintLike = operator('aten::randint_like', '')
-const _randintLike_Tensor = operator('aten::randint_like', 'Tensor')
-const _randintLike_Tensor_generator = operator('aten::randint_like', 'Tensor_generator')
-const _randintLike_generator = operator('aten::randint_like', 'generator')
-const _randintLike_low_dtype = operator('aten::randint_like', 'low_dtype')
-const _randintLike_low_generator_dtype = operator('aten::randint_like', 'low_generator_dtype')
+const _randintLike = operator('aten::randint_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randintLike_Tensor = operator('aten::randint_like', 'Tensor', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randintLike_Tensor_generator = operator('aten::randint_like', 'Tensor_generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randintLike_generator = operator('aten::randint_like', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randintLike_low_dtype = operator('aten::randint_like', 'low_dtype', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randintLike_low_generator_dtype = operator('aten::randint_like', 'low_generator_dtype', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::randint_like(Tensor self, SymInt high, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randintLike(self: Tensor, high: number, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor
@@ -4001,43 +4048,43 @@ export function randintLike(self: Tensor, low: number, high: number, options: Fa
 export function randintLike(self: any, b: any, c?: any, options?: any): any {
   if (typeof b === 'number') {
     if (typeof c === 'number') {
-      if (options?.generator === undefined) return options === undefined ? call(_randintLike_low_dtype, self, b, c) : withGrad(call(_randintLike_low_dtype, self, b, c, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
-      return withGrad(call(_randintLike_low_generator_dtype, self, b, c, options.generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+      if (options?.generator === undefined) return options === undefined ? call(_randintLike_low_dtype, self, b, c) : withGrad(call(_randintLike_low_dtype, self, b, c, given(_randintLike_low_dtype, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+      return withGrad(call(_randintLike_low_generator_dtype, self, b, c, given(_randintLike_low_generator_dtype, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
     }
-    if (c?.generator === undefined) return c === undefined ? call(_randintLike, self, b) : withGrad(call(_randintLike, self, b, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
-    return withGrad(call(_randintLike_generator, self, b, c.generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+    if (c?.generator === undefined) return c === undefined ? call(_randintLike, self, b) : withGrad(call(_randintLike, self, b, given(_randintLike, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+    return withGrad(call(_randintLike_generator, self, b, given(_randintLike_generator, c).generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
   }
-  if (c?.generator === undefined) return c === undefined ? call(_randintLike_Tensor, self, b) : withGrad(call(_randintLike_Tensor, self, b, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
-  return withGrad(call(_randintLike_Tensor_generator, self, b, c.generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+  if (c?.generator === undefined) return c === undefined ? call(_randintLike_Tensor, self, b) : withGrad(call(_randintLike_Tensor, self, b, given(_randintLike_Tensor, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+  return withGrad(call(_randintLike_Tensor_generator, self, b, given(_randintLike_Tensor_generator, c).generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
 }
 
-const _randn = operator('aten::randn', '')
-const _randn_generator = operator('aten::randn', 'generator')
+const _randn = operator('aten::randn', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _randn_generator = operator('aten::randn', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::randn(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function randn(size: readonly number[], options?: FactoryOptions): Tensor
 /** `aten::randn.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function randn(size: readonly number[], options: FactoryOptions & { generator: Generator | null }): Tensor
 export function randn(size: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randn, size) : withGrad(call(_randn, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return withGrad(call(_randn_generator, size, options.generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? call(_randn, size) : withGrad(call(_randn, size, given(_randn, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return withGrad(call(_randn_generator, size, given(_randn_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _randnLike = operator('aten::randn_like', '')
-const _randnLike_generator = operator('aten::randn_like', 'generator')
+const _randnLike = operator('aten::randn_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
+const _randnLike_generator = operator('aten::randn_like', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::randn_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randnLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor
 /** `aten::randn_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randnLike(self: Tensor, options: FactoryOptions & { generator: Generator | null; memoryFormat?: MemoryFormat | null | undefined }): Tensor
 export function randnLike(self: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randnLike, self) : withGrad(call(_randnLike, self, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
-  return withGrad(call(_randnLike_generator, self, options.generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? call(_randnLike, self) : withGrad(call(_randnLike, self, given(_randnLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return withGrad(call(_randnLike_generator, self, given(_randnLike_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
-const _random = operator('aten::random', '')
-const _random_to = operator('aten::random', 'to')
-const _random_from = operator('aten::random', 'from')
+const _random = operator('aten::random', '', ['generator'])
+const _random_to = operator('aten::random', 'to', ['generator'])
+const _random_from = operator('aten::random', 'from', ['generator'])
 
 /** `aten::random(Tensor self, *, Generator? generator=None) -> Tensor` */
 export function random(self: Tensor, options?: { generator?: Generator | null | undefined }): Tensor
@@ -4046,28 +4093,28 @@ export function random(self: Tensor, to: number, options?: { generator?: Generat
 /** `aten::random.from(Tensor self, int from, int? to, *, Generator? generator=None) -> Tensor` */
 export function random(self: Tensor, from: number, to: number | null, options?: { generator?: Generator | null | undefined }): Tensor
 export function random(self: any, b?: any, c?: any, options?: any): any {
-  if (typeof b !== 'number') return b === undefined ? call(_random, self) : call(_random, self, b.generator)
-  if (isOptions(c)) return c === undefined ? call(_random_to, self, b) : call(_random_to, self, b, c.generator)
-  return options === undefined ? call(_random_from, self, b, c) : call(_random_from, self, b, c, options.generator)
+  if (typeof b !== 'number') return b === undefined ? call(_random, self) : call(_random, self, given(_random, b).generator)
+  if (isOptions(c)) return c === undefined ? call(_random_to, self, b) : call(_random_to, self, b, given(_random_to, c).generator)
+  return options === undefined ? call(_random_from, self, b, c) : call(_random_from, self, b, c, given(_random_from, options).generator)
 }
 
-const _randperm = operator('aten::randperm', '')
-const _randperm_generator = operator('aten::randperm', 'generator')
+const _randperm = operator('aten::randperm', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _randperm_generator = operator('aten::randperm', 'generator', ['generator', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function randperm(n: number, options?: FactoryOptions): Tensor
 /** `aten::randperm.generator(SymInt n, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function randperm(n: number, options: FactoryOptions & { generator: Generator | null }): Tensor
 export function randperm(n: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randperm, n) : withGrad(call(_randperm, n, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return withGrad(call(_randperm_generator, n, options.generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? call(_randperm, n) : withGrad(call(_randperm, n, given(_randperm, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return withGrad(call(_randperm_generator, n, given(_randperm_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _range_step = operator('aten::range', 'step')
+const _range_step = operator('aten::range', 'step', ['step', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::range.step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function range(start: Scalar, end: Scalar, options?: FactoryOptions & { step?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_range_step, start, end) : withGrad(call(_range_step, start, end, options.step, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_range_step, start, end) : withGrad(call(_range_step, start, end, given(_range_step, options).step, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _ravel = operator('aten::ravel', '')
@@ -4156,9 +4203,9 @@ export function repeat(self: Tensor, repeats: readonly number[]): Tensor {
   return call(_repeat, self, repeats)
 }
 
-const _repeatInterleave_Tensor = operator('aten::repeat_interleave', 'Tensor')
-const _repeatInterleave_self_Tensor = operator('aten::repeat_interleave', 'self_Tensor')
-const _repeatInterleave_self_int = operator('aten::repeat_interleave', 'self_int')
+const _repeatInterleave_Tensor = operator('aten::repeat_interleave', 'Tensor', ['outputSize'])
+const _repeatInterleave_self_Tensor = operator('aten::repeat_interleave', 'self_Tensor', ['dim', 'outputSize'])
+const _repeatInterleave_self_int = operator('aten::repeat_interleave', 'self_int', ['dim', 'outputSize'])
 
 /** `aten::repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor` */
 export function repeatInterleave(repeats: Tensor, options?: { outputSize?: number | null | undefined }): Tensor
@@ -4167,9 +4214,9 @@ export function repeatInterleave(self: Tensor, repeats: Tensor, options?: { dim?
 /** `aten::repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor` */
 export function repeatInterleave(self: Tensor, repeats: number, options?: { dim?: number | null | undefined; outputSize?: number | null | undefined }): Tensor
 export function repeatInterleave(a: any, b?: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_repeatInterleave_self_int, a, b) : call(_repeatInterleave_self_int, a, b, options.dim, options.outputSize)
-  if (isTensor(b)) return options === undefined ? call(_repeatInterleave_self_Tensor, a, b) : call(_repeatInterleave_self_Tensor, a, b, options.dim, options.outputSize)
-  return b === undefined ? call(_repeatInterleave_Tensor, a) : call(_repeatInterleave_Tensor, a, b.outputSize)
+  if (typeof b === 'number') return options === undefined ? call(_repeatInterleave_self_int, a, b) : call(_repeatInterleave_self_int, a, b, given(_repeatInterleave_self_int, options).dim, options.outputSize)
+  if (isTensor(b)) return options === undefined ? call(_repeatInterleave_self_Tensor, a, b) : call(_repeatInterleave_self_Tensor, a, b, given(_repeatInterleave_self_Tensor, options).dim, options.outputSize)
+  return b === undefined ? call(_repeatInterleave_Tensor, a) : call(_repeatInterleave_Tensor, a, given(_repeatInterleave_Tensor, b).outputSize)
 }
 
 const _replicationPad1d = operator('aten::replication_pad1d', '')
@@ -4243,11 +4290,11 @@ export function resultType(a: any, b: any): any {
   return call(_resultType_Scalar_Scalar, a, b)
 }
 
-const _rmsNorm = operator('aten::rms_norm', '')
+const _rmsNorm = operator('aten::rms_norm', '', ['weight', 'eps'])
 
 /** `aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor` */
 export function rmsNorm(input: Tensor, normalizedShape: readonly number[], options?: { weight?: Tensor | null | undefined; eps?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_rmsNorm, input, normalizedShape) : call(_rmsNorm, input, normalizedShape, options.weight, options.eps)
+  return options === undefined ? call(_rmsNorm, input, normalizedShape) : call(_rmsNorm, input, normalizedShape, given(_rmsNorm, options).weight, options.eps)
 }
 
 const _rnnRelu_data = operator('aten::rnn_relu', 'data')
@@ -4262,11 +4309,11 @@ export function rnnRelu(a: any, b: any, c: any, d: any, e: any, f: any, g: any, 
   return call(_rnnRelu_input, a, b, c, d, e, f, g, h, i)
 }
 
-const _rnnReluCell = operator('aten::rnn_relu_cell', '')
+const _rnnReluCell = operator('aten::rnn_relu_cell', '', ['bIh', 'bHh'])
 
 /** `aten::rnn_relu_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor` */
 export function rnnReluCell(input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null | undefined; bHh?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_rnnReluCell, input, hx, wIh, wHh) : call(_rnnReluCell, input, hx, wIh, wHh, options.bIh, options.bHh)
+  return options === undefined ? call(_rnnReluCell, input, hx, wIh, wHh) : call(_rnnReluCell, input, hx, wIh, wHh, given(_rnnReluCell, options).bIh, options.bHh)
 }
 
 const _rnnTanh_data = operator('aten::rnn_tanh', 'data')
@@ -4281,29 +4328,29 @@ export function rnnTanh(a: any, b: any, c: any, d: any, e: any, f: any, g: any, 
   return call(_rnnTanh_input, a, b, c, d, e, f, g, h, i)
 }
 
-const _rnnTanhCell = operator('aten::rnn_tanh_cell', '')
+const _rnnTanhCell = operator('aten::rnn_tanh_cell', '', ['bIh', 'bHh'])
 
 /** `aten::rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor` */
 export function rnnTanhCell(input: Tensor, hx: Tensor, wIh: Tensor, wHh: Tensor, options?: { bIh?: Tensor | null | undefined; bHh?: Tensor | null | undefined }): Tensor {
-  return options === undefined ? call(_rnnTanhCell, input, hx, wIh, wHh) : call(_rnnTanhCell, input, hx, wIh, wHh, options.bIh, options.bHh)
+  return options === undefined ? call(_rnnTanhCell, input, hx, wIh, wHh) : call(_rnnTanhCell, input, hx, wIh, wHh, given(_rnnTanhCell, options).bIh, options.bHh)
 }
 
-const _roll = operator('aten::roll', '')
+const _roll = operator('aten::roll', '', ['dims'])
 
 /** `aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor` */
 export function roll(self: Tensor, shifts: number | readonly number[], options?: { dims?: number | readonly number[] | undefined }): Tensor {
-  return options === undefined ? call(_roll, self, shifts) : call(_roll, self, shifts, options.dims)
+  return options === undefined ? call(_roll, self, shifts) : call(_roll, self, shifts, given(_roll, options).dims)
 }
 
-const _rot90 = operator('aten::rot90', '')
+const _rot90 = operator('aten::rot90', '', ['k', 'dims'])
 
 /** `aten::rot90(Tensor self, int k=1, int[] dims=[0, 1]) -> Tensor` */
 export function rot90(self: Tensor, options?: { k?: number | undefined; dims?: readonly number[] | undefined }): Tensor {
-  return options === undefined ? call(_rot90, self) : call(_rot90, self, options.k, options.dims)
+  return options === undefined ? call(_rot90, self) : call(_rot90, self, given(_rot90, options).k, options.dims)
 }
 
 const _round = operator('aten::round', '')
-const _round_decimals = operator('aten::round', 'decimals')
+const _round_decimals = operator('aten::round', 'decimals', ['decimals'])
 
 /** `aten::round(Tensor self) -> Tensor` */
 export function round(self: Tensor): Tensor
@@ -4311,7 +4358,7 @@ export function round(self: Tensor): Tensor
 export function round(self: Tensor, options: { decimals: number }): Tensor
 export function round(self: any, options?: any): any {
   if (options === undefined) return call(_round, self)
-  return call(_round_decimals, self, options.decimals)
+  return call(_round_decimals, self, given(_round_decimals, options).decimals)
 }
 
 const _rowIndices = operator('aten::row_indices', '')
@@ -4328,18 +4375,18 @@ export function rowStack(tensors: readonly Tensor[]): Tensor {
   return call(_rowStack, tensors)
 }
 
-const _rrelu = operator('aten::rrelu', '')
+const _rrelu = operator('aten::rrelu', '', ['lower', 'upper', 'training', 'generator'])
 
 /** `aten::rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor` */
 export function rrelu(self: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_rrelu, self) : call(_rrelu, self, options.lower, options.upper, options.training, options.generator)
+  return options === undefined ? call(_rrelu, self) : call(_rrelu, self, given(_rrelu, options).lower, options.upper, options.training, options.generator)
 }
 
-const _rreluWithNoise = operator('aten::rrelu_with_noise', '')
+const _rreluWithNoise = operator('aten::rrelu_with_noise', '', ['lower', 'upper', 'training', 'generator'])
 
 /** `aten::rrelu_with_noise(Tensor self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor` */
 export function rreluWithNoise(self: Tensor, noise: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_rreluWithNoise, self, noise) : call(_rreluWithNoise, self, noise, options.lower, options.upper, options.training, options.generator)
+  return options === undefined ? call(_rreluWithNoise, self, noise) : call(_rreluWithNoise, self, noise, given(_rreluWithNoise, options).lower, options.upper, options.training, options.generator)
 }
 
 const _rsqrt = operator('aten::rsqrt', '')
@@ -4349,36 +4396,36 @@ export function rsqrt(self: Tensor): Tensor {
   return call(_rsqrt, self)
 }
 
-const _rsub_Scalar = operator('aten::rsub', 'Scalar')
-const _rsub_Tensor = operator('aten::rsub', 'Tensor')
+const _rsub_Scalar = operator('aten::rsub', 'Scalar', ['alpha'])
+const _rsub_Tensor = operator('aten::rsub', 'Tensor', ['alpha'])
 
 /** `aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor` */
 export function rsub(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor` */
 export function rsub(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function rsub(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_rsub_Tensor, self, other) : call(_rsub_Tensor, self, other, options.alpha)
-  return options === undefined ? call(_rsub_Scalar, self, other) : call(_rsub_Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_rsub_Tensor, self, other) : call(_rsub_Tensor, self, other, given(_rsub_Tensor, options).alpha)
+  return options === undefined ? call(_rsub_Scalar, self, other) : call(_rsub_Scalar, self, other, given(_rsub_Scalar, options).alpha)
 }
 
-const _scalarTensor = operator('aten::scalar_tensor', '')
+const _scalarTensor = operator('aten::scalar_tensor', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function scalarTensor(s: Scalar, options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_scalarTensor, s) : withGrad(call(_scalarTensor, s, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_scalarTensor, s) : withGrad(call(_scalarTensor, s, given(_scalarTensor, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _scaledDotProductAttention = operator('aten::scaled_dot_product_attention', '')
+const _scaledDotProductAttention = operator('aten::scaled_dot_product_attention', '', ['attnMask', 'dropoutP', 'isCausal', 'scale', 'enableGqa'])
 
 /** `aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor` */
 export function scaledDotProductAttention(query: Tensor, key: Tensor, value: Tensor, options?: { attnMask?: Tensor | null | undefined; dropoutP?: number | undefined; isCausal?: boolean | undefined; scale?: number | null | undefined; enableGqa?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_scaledDotProductAttention, query, key, value) : call(_scaledDotProductAttention, query, key, value, options.attnMask, options.dropoutP, options.isCausal, options.scale, options.enableGqa)
+  return options === undefined ? call(_scaledDotProductAttention, query, key, value) : call(_scaledDotProductAttention, query, key, value, given(_scaledDotProductAttention, options).attnMask, options.dropoutP, options.isCausal, options.scale, options.enableGqa)
 }
 
-const _scatter_reduce = operator('aten::scatter', 'reduce')
+const _scatter_reduce = operator('aten::scatter', 'reduce', ['reduce'])
 const _scatter_src = operator('aten::scatter', 'src')
 const _scatter_value = operator('aten::scatter', 'value')
-const _scatter_value_reduce = operator('aten::scatter', 'value_reduce')
+const _scatter_value_reduce = operator('aten::scatter', 'value_reduce', ['reduce'])
 
 /** `aten::scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor` */
 export function scatter(self: Tensor, dim: number, index: Tensor, src: Tensor, options: { reduce: string }): Tensor
@@ -4391,10 +4438,10 @@ export function scatter(self: Tensor, dim: number, index: Tensor, value: Scalar,
 export function scatter(self: any, dim: any, index: any, d: any, options?: any): any {
   if (isTensor(d)) {
     if (options === undefined) return call(_scatter_src, self, dim, index, d)
-    return call(_scatter_reduce, self, dim, index, d, options.reduce)
+    return call(_scatter_reduce, self, dim, index, d, given(_scatter_reduce, options).reduce)
   }
   if (options === undefined) return call(_scatter_value, self, dim, index, d)
-  return call(_scatter_value_reduce, self, dim, index, d, options.reduce)
+  return call(_scatter_value_reduce, self, dim, index, d, given(_scatter_value_reduce, options).reduce)
 }
 
 const _scatterAdd = operator('aten::scatter_add', '')
@@ -4404,30 +4451,30 @@ export function scatterAdd(self: Tensor, dim: number, index: Tensor, src: Tensor
   return call(_scatterAdd, self, dim, index, src)
 }
 
-const _scatterReduce_two = operator('aten::scatter_reduce', 'two')
+const _scatterReduce_two = operator('aten::scatter_reduce', 'two', ['includeSelf'])
 
 /** `aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor` */
 export function scatterReduce(self: Tensor, dim: number, index: Tensor, src: Tensor, reduce: string, options?: { includeSelf?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_scatterReduce_two, self, dim, index, src, reduce) : call(_scatterReduce_two, self, dim, index, src, reduce, options.includeSelf)
+  return options === undefined ? call(_scatterReduce_two, self, dim, index, src, reduce) : call(_scatterReduce_two, self, dim, index, src, reduce, given(_scatterReduce_two, options).includeSelf)
 }
 
-const _searchsorted_Scalar = operator('aten::searchsorted', 'Scalar')
-const _searchsorted_Tensor = operator('aten::searchsorted', 'Tensor')
+const _searchsorted_Scalar = operator('aten::searchsorted', 'Scalar', ['outInt32', 'right', 'side', 'sorter'])
+const _searchsorted_Tensor = operator('aten::searchsorted', 'Tensor', ['outInt32', 'right', 'side', 'sorter'])
 
 /** `aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor` */
 export function searchsorted(sortedSequence: Tensor, self: Scalar, options?: { outInt32?: boolean | undefined; right?: boolean | undefined; side?: string | null | undefined; sorter?: Tensor | null | undefined }): Tensor
 /** `aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor` */
 export function searchsorted(sortedSequence: Tensor, self: Tensor, options?: { outInt32?: boolean | undefined; right?: boolean | undefined; side?: string | null | undefined; sorter?: Tensor | null | undefined }): Tensor
 export function searchsorted(sortedSequence: any, self: any, options?: any): any {
-  if (isTensor(self)) return options === undefined ? call(_searchsorted_Tensor, sortedSequence, self) : call(_searchsorted_Tensor, sortedSequence, self, options.outInt32, options.right, options.side, options.sorter)
-  return options === undefined ? call(_searchsorted_Scalar, sortedSequence, self) : call(_searchsorted_Scalar, sortedSequence, self, options.outInt32, options.right, options.side, options.sorter)
+  if (isTensor(self)) return options === undefined ? call(_searchsorted_Tensor, sortedSequence, self) : call(_searchsorted_Tensor, sortedSequence, self, given(_searchsorted_Tensor, options).outInt32, options.right, options.side, options.sorter)
+  return options === undefined ? call(_searchsorted_Scalar, sortedSequence, self) : call(_searchsorted_Scalar, sortedSequence, self, given(_searchsorted_Scalar, options).outInt32, options.right, options.side, options.sorter)
 }
 
-const _segmentReduce = operator('aten::segment_reduce', '')
+const _segmentReduce = operator('aten::segment_reduce', '', ['lengths', 'indices', 'offsets', 'axis', 'unsafe', 'initial'])
 
 /** `aten::segment_reduce(Tensor data, str reduce, *, Tensor? lengths=None, Tensor? indices=None, Tensor? offsets=None, int axis=0, bool unsafe=False, Scalar? initial=None) -> Tensor` */
 export function segmentReduce(data: Tensor, reduce: string, options?: { lengths?: Tensor | null | undefined; indices?: Tensor | null | undefined; offsets?: Tensor | null | undefined; axis?: number | undefined; unsafe?: boolean | undefined; initial?: Scalar | null | undefined }): Tensor {
-  return options === undefined ? call(_segmentReduce, data, reduce) : call(_segmentReduce, data, reduce, options.lengths, options.indices, options.offsets, options.axis, options.unsafe, options.initial)
+  return options === undefined ? call(_segmentReduce, data, reduce) : call(_segmentReduce, data, reduce, given(_segmentReduce, options).lengths, options.indices, options.offsets, options.axis, options.unsafe, options.initial)
 }
 
 const _select_int = operator('aten::select', 'int')
@@ -4507,18 +4554,18 @@ export function sinh(self: Tensor): Tensor {
   return call(_sinh, self)
 }
 
-const _slice_Tensor = operator('aten::slice', 'Tensor')
+const _slice_Tensor = operator('aten::slice', 'Tensor', ['dim', 'start', 'end', 'step'])
 
 /** `aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)` */
 export function slice(self: Tensor, options?: { dim?: number | undefined; start?: number | null | undefined; end?: number | null | undefined; step?: number | undefined }): Tensor {
-  return options === undefined ? call(_slice_Tensor, self) : call(_slice_Tensor, self, options.dim, options.start, options.end, options.step)
+  return options === undefined ? call(_slice_Tensor, self) : call(_slice_Tensor, self, given(_slice_Tensor, options).dim, options.start, options.end, options.step)
 }
 
-const _sliceScatter = operator('aten::slice_scatter', '')
+const _sliceScatter = operator('aten::slice_scatter', '', ['dim', 'start', 'end', 'step'])
 
 /** `aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor` */
 export function sliceScatter(self: Tensor, src: Tensor, options?: { dim?: number | undefined; start?: number | null | undefined; end?: number | null | undefined; step?: number | undefined }): Tensor {
-  return options === undefined ? call(_sliceScatter, self, src) : call(_sliceScatter, self, src, options.dim, options.start, options.end, options.step)
+  return options === undefined ? call(_sliceScatter, self, src) : call(_sliceScatter, self, src, given(_sliceScatter, options).dim, options.start, options.end, options.step)
 }
 
 const _slogdet = operator('aten::slogdet', '')
@@ -4535,92 +4582,92 @@ export function smm(self: Tensor, mat2: Tensor): Tensor {
   return call(_smm, self, mat2)
 }
 
-const _smoothL1Loss = operator('aten::smooth_l1_loss', '')
+const _smoothL1Loss = operator('aten::smooth_l1_loss', '', ['reduction', 'beta'])
 
 /** `aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor` */
 export function smoothL1Loss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined; beta?: number | undefined }): Tensor {
-  return options === undefined ? call(_smoothL1Loss, self, target) : call(_smoothL1Loss, self, target, options.reduction, options.beta)
+  return options === undefined ? call(_smoothL1Loss, self, target) : call(_smoothL1Loss, self, target, given(_smoothL1Loss, options).reduction, options.beta)
 }
 
-const _softMarginLoss = operator('aten::soft_margin_loss', '')
+const _softMarginLoss = operator('aten::soft_margin_loss', '', ['reduction'])
 
 /** `aten::soft_margin_loss(Tensor self, Tensor target, int reduction=1) -> Tensor` */
 export function softMarginLoss(self: Tensor, target: Tensor, options?: { reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_softMarginLoss, self, target) : call(_softMarginLoss, self, target, options.reduction)
+  return options === undefined ? call(_softMarginLoss, self, target) : call(_softMarginLoss, self, target, given(_softMarginLoss, options).reduction)
 }
 
-const _softmax_int = operator('aten::softmax', 'int')
+const _softmax_int = operator('aten::softmax', 'int', ['dtype'])
 
 /** `aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor` */
 export function softmax(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_softmax_int, self, dim) : call(_softmax_int, self, dim, options.dtype)
+  return options === undefined ? call(_softmax_int, self, dim) : call(_softmax_int, self, dim, given(_softmax_int, options).dtype)
 }
 
-const _softplus = operator('aten::softplus', '')
+const _softplus = operator('aten::softplus', '', ['beta', 'threshold'])
 
 /** `aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor` */
 export function softplus(self: Tensor, options?: { beta?: Scalar | undefined; threshold?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_softplus, self) : call(_softplus, self, options.beta, options.threshold)
+  return options === undefined ? call(_softplus, self) : call(_softplus, self, given(_softplus, options).beta, options.threshold)
 }
 
-const _softshrink = operator('aten::softshrink', '')
+const _softshrink = operator('aten::softshrink', '', ['lambd'])
 
 /** `aten::softshrink(Tensor self, Scalar lambd=0.5) -> Tensor` */
 export function softshrink(self: Tensor, options?: { lambd?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_softshrink, self) : call(_softshrink, self, options.lambd)
+  return options === undefined ? call(_softshrink, self) : call(_softshrink, self, given(_softshrink, options).lambd)
 }
 
-const _sort = operator('aten::sort', '')
-const _sort_stable = operator('aten::sort', 'stable')
+const _sort = operator('aten::sort', '', ['dim', 'descending'])
+const _sort_stable = operator('aten::sort', 'stable', ['stable', 'dim', 'descending'])
 
 /** `aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)` */
 export function sort(self: Tensor, options?: { dim?: number | undefined; descending?: boolean | undefined }): [values: Tensor, indices: Tensor]
 /** `aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)` */
 export function sort(self: Tensor, options: { stable: boolean | null; dim?: number | undefined; descending?: boolean | undefined }): [values: Tensor, indices: Tensor]
 export function sort(self: any, options?: any): any {
-  if (options?.stable === undefined) return options === undefined ? call(_sort, self) : call(_sort, self, options.dim, options.descending)
-  return call(_sort_stable, self, options.stable, options.dim, options.descending)
+  if (options?.stable === undefined) return options === undefined ? call(_sort, self) : call(_sort, self, given(_sort, options).dim, options.descending)
+  return call(_sort_stable, self, given(_sort_stable, options).stable, options.dim, options.descending)
 }
 
-const _sparseBscTensor_ccol_row_value = operator('aten::sparse_bsc_tensor', 'ccol_row_value')
-const _sparseBscTensor_ccol_row_value_size = operator('aten::sparse_bsc_tensor', 'ccol_row_value_size')
+const _sparseBscTensor_ccol_row_value = operator('aten::sparse_bsc_tensor', 'ccol_row_value', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseBscTensor_ccol_row_value_size = operator('aten::sparse_bsc_tensor', 'ccol_row_value_size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::sparse_bsc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseBscTensor(ccolIndices: Tensor, rowIndices: Tensor, values: Tensor, options?: FactoryOptions): Tensor
 /** `aten::sparse_bsc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseBscTensor(ccolIndices: Tensor, rowIndices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions): Tensor
 export function sparseBscTensor(ccolIndices: any, rowIndices: any, values: any, d?: any, options?: any): any {
-  if (Array.isArray(d)) return options === undefined ? call(_sparseBscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d) : withGrad(call(_sparseBscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_sparseBscTensor_ccol_row_value, ccolIndices, rowIndices, values) : withGrad(call(_sparseBscTensor_ccol_row_value, ccolIndices, rowIndices, values, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (Array.isArray(d)) return options === undefined ? call(_sparseBscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d) : withGrad(call(_sparseBscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d, given(_sparseBscTensor_ccol_row_value_size, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_sparseBscTensor_ccol_row_value, ccolIndices, rowIndices, values) : withGrad(call(_sparseBscTensor_ccol_row_value, ccolIndices, rowIndices, values, given(_sparseBscTensor_ccol_row_value, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
-const _sparseBsrTensor_crow_col_value = operator('aten::sparse_bsr_tensor', 'crow_col_value')
-const _sparseBsrTensor_crow_col_value_size = operator('aten::sparse_bsr_tensor', 'crow_col_value_size')
+const _sparseBsrTensor_crow_col_value = operator('aten::sparse_bsr_tensor', 'crow_col_value', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseBsrTensor_crow_col_value_size = operator('aten::sparse_bsr_tensor', 'crow_col_value_size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::sparse_bsr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseBsrTensor(crowIndices: Tensor, colIndices: Tensor, values: Tensor, options?: FactoryOptions): Tensor
 /** `aten::sparse_bsr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseBsrTensor(crowIndices: Tensor, colIndices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions): Tensor
 export function sparseBsrTensor(crowIndices: any, colIndices: any, values: any, d?: any, options?: any): any {
-  if (Array.isArray(d)) return options === undefined ? call(_sparseBsrTensor_crow_col_value_size, crowIndices, colIndices, values, d) : withGrad(call(_sparseBsrTensor_crow_col_value_size, crowIndices, colIndices, values, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_sparseBsrTensor_crow_col_value, crowIndices, colIndices, values) : withGrad(call(_sparseBsrTensor_crow_col_value, crowIndices, colIndices, values, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (Array.isArray(d)) return options === undefined ? call(_sparseBsrTensor_crow_col_value_size, crowIndices, colIndices, values, d) : withGrad(call(_sparseBsrTensor_crow_col_value_size, crowIndices, colIndices, values, d, given(_sparseBsrTensor_crow_col_value_size, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_sparseBsrTensor_crow_col_value, crowIndices, colIndices, values) : withGrad(call(_sparseBsrTensor_crow_col_value, crowIndices, colIndices, values, given(_sparseBsrTensor_crow_col_value, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
-const _sparseCompressedTensor_comp_plain_value = operator('aten::sparse_compressed_tensor', 'comp_plain_value')
-const _sparseCompressedTensor_comp_plain_value_size = operator('aten::sparse_compressed_tensor', 'comp_plain_value_size')
+const _sparseCompressedTensor_comp_plain_value = operator('aten::sparse_compressed_tensor', 'comp_plain_value', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseCompressedTensor_comp_plain_value_size = operator('aten::sparse_compressed_tensor', 'comp_plain_value_size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::sparse_compressed_tensor.comp_plain_value(Tensor compressed_indices, Tensor plain_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCompressedTensor(compressedIndices: Tensor, plainIndices: Tensor, values: Tensor, options?: FactoryOptions): Tensor
 /** `aten::sparse_compressed_tensor.comp_plain_value_size(Tensor compressed_indices, Tensor plain_indices, Tensor values, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCompressedTensor(compressedIndices: Tensor, plainIndices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions): Tensor
 export function sparseCompressedTensor(compressedIndices: any, plainIndices: any, values: any, d?: any, options?: any): any {
-  if (Array.isArray(d)) return options === undefined ? call(_sparseCompressedTensor_comp_plain_value_size, compressedIndices, plainIndices, values, d) : withGrad(call(_sparseCompressedTensor_comp_plain_value_size, compressedIndices, plainIndices, values, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_sparseCompressedTensor_comp_plain_value, compressedIndices, plainIndices, values) : withGrad(call(_sparseCompressedTensor_comp_plain_value, compressedIndices, plainIndices, values, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (Array.isArray(d)) return options === undefined ? call(_sparseCompressedTensor_comp_plain_value_size, compressedIndices, plainIndices, values, d) : withGrad(call(_sparseCompressedTensor_comp_plain_value_size, compressedIndices, plainIndices, values, d, given(_sparseCompressedTensor_comp_plain_value_size, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_sparseCompressedTensor_comp_plain_value, compressedIndices, plainIndices, values) : withGrad(call(_sparseCompressedTensor_comp_plain_value, compressedIndices, plainIndices, values, given(_sparseCompressedTensor_comp_plain_value, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
-const _sparseCooTensor_size = operator('aten::sparse_coo_tensor', 'size')
-const _sparseCooTensor_indices = operator('aten::sparse_coo_tensor', 'indices')
-const _sparseCooTensor_indices_size = operator('aten::sparse_coo_tensor', 'indices_size')
+const _sparseCooTensor_size = operator('aten::sparse_coo_tensor', 'size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseCooTensor_indices = operator('aten::sparse_coo_tensor', 'indices', ['dtype', 'layout', 'device', 'pinMemory', 'isCoalesced', 'requiresGrad'])
+const _sparseCooTensor_indices_size = operator('aten::sparse_coo_tensor', 'indices_size', ['dtype', 'layout', 'device', 'pinMemory', 'isCoalesced', 'requiresGrad'])
 
 /** `aten::sparse_coo_tensor.size(int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCooTensor(size: readonly number[], options?: FactoryOptions): Tensor
@@ -4629,33 +4676,33 @@ export function sparseCooTensor(indices: Tensor, values: Tensor, options?: Facto
 /** `aten::sparse_coo_tensor.indices_size(Tensor indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool? is_coalesced=None) -> Tensor` */
 export function sparseCooTensor(indices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions & { isCoalesced?: boolean | null | undefined }): Tensor
 export function sparseCooTensor(a: any, b?: any, c?: any, options?: any): any {
-  if (!isTensor(a)) return b === undefined ? call(_sparseCooTensor_size, a) : withGrad(call(_sparseCooTensor_size, a, b.dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
-  if (Array.isArray(c)) return options === undefined ? call(_sparseCooTensor_indices_size, a, b, c) : withGrad(call(_sparseCooTensor_indices_size, a, b, c, options.dtype, options.layout, options.device, options.pinMemory, options.isCoalesced), options.requiresGrad)
-  return c === undefined ? call(_sparseCooTensor_indices, a, b) : withGrad(call(_sparseCooTensor_indices, a, b, c.dtype, c.layout, c.device, c.pinMemory, c.isCoalesced), c.requiresGrad)
+  if (!isTensor(a)) return b === undefined ? call(_sparseCooTensor_size, a) : withGrad(call(_sparseCooTensor_size, a, given(_sparseCooTensor_size, b).dtype, b.layout, b.device, b.pinMemory), b.requiresGrad)
+  if (Array.isArray(c)) return options === undefined ? call(_sparseCooTensor_indices_size, a, b, c) : withGrad(call(_sparseCooTensor_indices_size, a, b, c, given(_sparseCooTensor_indices_size, options).dtype, options.layout, options.device, options.pinMemory, options.isCoalesced), options.requiresGrad)
+  return c === undefined ? call(_sparseCooTensor_indices, a, b) : withGrad(call(_sparseCooTensor_indices, a, b, given(_sparseCooTensor_indices, c).dtype, c.layout, c.device, c.pinMemory, c.isCoalesced), c.requiresGrad)
 }
 
-const _sparseCscTensor_ccol_row_value = operator('aten::sparse_csc_tensor', 'ccol_row_value')
-const _sparseCscTensor_ccol_row_value_size = operator('aten::sparse_csc_tensor', 'ccol_row_value_size')
+const _sparseCscTensor_ccol_row_value = operator('aten::sparse_csc_tensor', 'ccol_row_value', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseCscTensor_ccol_row_value_size = operator('aten::sparse_csc_tensor', 'ccol_row_value_size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::sparse_csc_tensor.ccol_row_value(Tensor ccol_indices, Tensor row_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCscTensor(ccolIndices: Tensor, rowIndices: Tensor, values: Tensor, options?: FactoryOptions): Tensor
 /** `aten::sparse_csc_tensor.ccol_row_value_size(Tensor ccol_indices, Tensor row_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCscTensor(ccolIndices: Tensor, rowIndices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions): Tensor
 export function sparseCscTensor(ccolIndices: any, rowIndices: any, values: any, d?: any, options?: any): any {
-  if (Array.isArray(d)) return options === undefined ? call(_sparseCscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d) : withGrad(call(_sparseCscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_sparseCscTensor_ccol_row_value, ccolIndices, rowIndices, values) : withGrad(call(_sparseCscTensor_ccol_row_value, ccolIndices, rowIndices, values, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (Array.isArray(d)) return options === undefined ? call(_sparseCscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d) : withGrad(call(_sparseCscTensor_ccol_row_value_size, ccolIndices, rowIndices, values, d, given(_sparseCscTensor_ccol_row_value_size, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_sparseCscTensor_ccol_row_value, ccolIndices, rowIndices, values) : withGrad(call(_sparseCscTensor_ccol_row_value, ccolIndices, rowIndices, values, given(_sparseCscTensor_ccol_row_value, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
-const _sparseCsrTensor_crow_col_value = operator('aten::sparse_csr_tensor', 'crow_col_value')
-const _sparseCsrTensor_crow_col_value_size = operator('aten::sparse_csr_tensor', 'crow_col_value_size')
+const _sparseCsrTensor_crow_col_value = operator('aten::sparse_csr_tensor', 'crow_col_value', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
+const _sparseCsrTensor_crow_col_value_size = operator('aten::sparse_csr_tensor', 'crow_col_value_size', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::sparse_csr_tensor.crow_col_value(Tensor crow_indices, Tensor col_indices, Tensor values, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCsrTensor(crowIndices: Tensor, colIndices: Tensor, values: Tensor, options?: FactoryOptions): Tensor
 /** `aten::sparse_csr_tensor.crow_col_value_size(Tensor crow_indices, Tensor col_indices, Tensor values, int[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=False) -> Tensor` */
 export function sparseCsrTensor(crowIndices: Tensor, colIndices: Tensor, values: Tensor, size: readonly number[], options?: FactoryOptions): Tensor
 export function sparseCsrTensor(crowIndices: any, colIndices: any, values: any, d?: any, options?: any): any {
-  if (Array.isArray(d)) return options === undefined ? call(_sparseCsrTensor_crow_col_value_size, crowIndices, colIndices, values, d) : withGrad(call(_sparseCsrTensor_crow_col_value_size, crowIndices, colIndices, values, d, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
-  return d === undefined ? call(_sparseCsrTensor_crow_col_value, crowIndices, colIndices, values) : withGrad(call(_sparseCsrTensor_crow_col_value, crowIndices, colIndices, values, d.dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
+  if (Array.isArray(d)) return options === undefined ? call(_sparseCsrTensor_crow_col_value_size, crowIndices, colIndices, values, d) : withGrad(call(_sparseCsrTensor_crow_col_value_size, crowIndices, colIndices, values, d, given(_sparseCsrTensor_crow_col_value_size, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return d === undefined ? call(_sparseCsrTensor_crow_col_value, crowIndices, colIndices, values) : withGrad(call(_sparseCsrTensor_crow_col_value, crowIndices, colIndices, values, given(_sparseCsrTensor_crow_col_value, d).dtype, d.layout, d.device, d.pinMemory), d.requiresGrad)
 }
 
 const _sparseDim = operator('aten::sparse_dim', '')
@@ -4672,11 +4719,11 @@ export function sparseMask(self: Tensor, mask: Tensor): Tensor {
   return call(_sparseMask, self, mask)
 }
 
-const _sparseSampledAddmm = operator('aten::sparse_sampled_addmm', '')
+const _sparseSampledAddmm = operator('aten::sparse_sampled_addmm', '', ['beta', 'alpha'])
 
 /** `aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function sparseSampledAddmm(self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_sparseSampledAddmm, self, mat1, mat2) : call(_sparseSampledAddmm, self, mat1, mat2, options.beta, options.alpha)
+  return options === undefined ? call(_sparseSampledAddmm, self, mat1, mat2) : call(_sparseSampledAddmm, self, mat1, mat2, given(_sparseSampledAddmm, options).beta, options.alpha)
 }
 
 const _specialAiryAi = operator('aten::special_airy_ai', '')
@@ -4968,25 +5015,25 @@ export function specialLogNdtr(self: Tensor): Tensor {
   return call(_specialLogNdtr, self)
 }
 
-const _specialLogSoftmax = operator('aten::special_log_softmax', '')
+const _specialLogSoftmax = operator('aten::special_log_softmax', '', ['dtype'])
 
 /** `aten::special_log_softmax(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor` */
 export function specialLogSoftmax(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_specialLogSoftmax, self, dim) : call(_specialLogSoftmax, self, dim, options.dtype)
+  return options === undefined ? call(_specialLogSoftmax, self, dim) : call(_specialLogSoftmax, self, dim, given(_specialLogSoftmax, options).dtype)
 }
 
-const _specialLogit = operator('aten::special_logit', '')
+const _specialLogit = operator('aten::special_logit', '', ['eps'])
 
 /** `aten::special_logit(Tensor self, float? eps=None) -> Tensor` */
 export function specialLogit(self: Tensor, options?: { eps?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_specialLogit, self) : call(_specialLogit, self, options.eps)
+  return options === undefined ? call(_specialLogit, self) : call(_specialLogit, self, given(_specialLogit, options).eps)
 }
 
-const _specialLogsumexp = operator('aten::special_logsumexp', '')
+const _specialLogsumexp = operator('aten::special_logsumexp', '', ['keepdim'])
 
 /** `aten::special_logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor` */
 export function specialLogsumexp(self: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_specialLogsumexp, self, dim) : call(_specialLogsumexp, self, dim, options.keepdim)
+  return options === undefined ? call(_specialLogsumexp, self, dim) : call(_specialLogsumexp, self, dim, given(_specialLogsumexp, options).keepdim)
 }
 
 const _specialModifiedBesselI0 = operator('aten::special_modified_bessel_i0', '')
@@ -5052,11 +5099,11 @@ export function specialPsi(self: Tensor): Tensor {
   return call(_specialPsi, self)
 }
 
-const _specialRound = operator('aten::special_round', '')
+const _specialRound = operator('aten::special_round', '', ['decimals'])
 
 /** `aten::special_round(Tensor self, *, int decimals=0) -> Tensor` */
 export function specialRound(self: Tensor, options?: { decimals?: number | undefined }): Tensor {
-  return options === undefined ? call(_specialRound, self) : call(_specialRound, self, options.decimals)
+  return options === undefined ? call(_specialRound, self) : call(_specialRound, self, given(_specialRound, options).decimals)
 }
 
 const _specialScaledModifiedBesselK0 = operator('aten::special_scaled_modified_bessel_k0', '')
@@ -5144,11 +5191,11 @@ export function specialSinc(self: Tensor): Tensor {
   return call(_specialSinc, self)
 }
 
-const _specialSoftmax = operator('aten::special_softmax', '')
+const _specialSoftmax = operator('aten::special_softmax', '', ['dtype'])
 
 /** `aten::special_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor` */
 export function specialSoftmax(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_specialSoftmax, self, dim) : call(_specialSoftmax, self, dim, options.dtype)
+  return options === undefined ? call(_specialSoftmax, self, dim) : call(_specialSoftmax, self, dim, given(_specialSoftmax, options).dtype)
 }
 
 const _specialSphericalBesselJ0 = operator('aten::special_spherical_bessel_j0', '')
@@ -5206,23 +5253,23 @@ export function specialZeta(self: any, other: any): any {
   return call(_specialZeta_other_scalar, self, other)
 }
 
-const _split_Tensor = operator('aten::split', 'Tensor')
-const _split_sizes = operator('aten::split', 'sizes')
+const _split_Tensor = operator('aten::split', 'Tensor', ['dim'])
+const _split_sizes = operator('aten::split', 'sizes', ['dim'])
 
 /** `aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]` */
 export function split(self: Tensor, splitSize: number, options?: { dim?: number | undefined }): Tensor[]
 /** `aten::split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]` */
 export function split(self: Tensor, splitSize: readonly number[], options?: { dim?: number | undefined }): Tensor[]
 export function split(self: any, splitSize: any, options?: any): any {
-  if (typeof splitSize === 'number') return options === undefined ? call(_split_Tensor, self, splitSize) : call(_split_Tensor, self, splitSize, options.dim)
-  return options === undefined ? call(_split_sizes, self, splitSize) : call(_split_sizes, self, splitSize, options.dim)
+  if (typeof splitSize === 'number') return options === undefined ? call(_split_Tensor, self, splitSize) : call(_split_Tensor, self, splitSize, given(_split_Tensor, options).dim)
+  return options === undefined ? call(_split_sizes, self, splitSize) : call(_split_sizes, self, splitSize, given(_split_sizes, options).dim)
 }
 
-const _splitWithSizes = operator('aten::split_with_sizes', '')
+const _splitWithSizes = operator('aten::split_with_sizes', '', ['dim'])
 
 /** `aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]` */
 export function splitWithSizes(self: Tensor, splitSizes: readonly number[], options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_splitWithSizes, self, splitSizes) : call(_splitWithSizes, self, splitSizes, options.dim)
+  return options === undefined ? call(_splitWithSizes, self, splitSizes) : call(_splitWithSizes, self, splitSizes, given(_splitWithSizes, options).dim)
 }
 
 const _sqrt = operator('aten::sqrt', '')
@@ -5255,23 +5302,23 @@ export function squeeze(self: any, dim?: any): any {
   return call(_squeeze_dims, self, dim)
 }
 
-const _sspaddmm = operator('aten::sspaddmm', '')
+const _sspaddmm = operator('aten::sspaddmm', '', ['beta', 'alpha'])
 
 /** `aten::sspaddmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
 export function sspaddmm(self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_sspaddmm, self, mat1, mat2) : call(_sspaddmm, self, mat1, mat2, options.beta, options.alpha)
+  return options === undefined ? call(_sspaddmm, self, mat1, mat2) : call(_sspaddmm, self, mat1, mat2, given(_sspaddmm, options).beta, options.alpha)
 }
 
-const _stack = operator('aten::stack', '')
+const _stack = operator('aten::stack', '', ['dim'])
 
 /** `aten::stack(Tensor[] tensors, int dim=0) -> Tensor` */
 export function stack(tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor {
-  return options === undefined ? call(_stack, tensors) : call(_stack, tensors, options.dim)
+  return options === undefined ? call(_stack, tensors) : call(_stack, tensors, given(_stack, options).dim)
 }
 
-const _std = operator('aten::std', '')
-const _std_correction = operator('aten::std', 'correction')
-const _std_dim = operator('aten::std', 'dim')
+const _std = operator('aten::std', '', ['unbiased'])
+const _std_correction = operator('aten::std', 'correction', ['dim', 'correction', 'keepdim'])
+const _std_dim = operator('aten::std', 'dim', ['unbiased', 'keepdim'])
 
 /** `aten::std(Tensor self, bool unbiased=True) -> Tensor` */
 export function std(self: Tensor, options?: { unbiased?: boolean | undefined }): Tensor
@@ -5280,14 +5327,14 @@ export function std(self: Tensor, options?: { dim?: number | readonly number[] |
 /** `aten::std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor` */
 export function std(self: Tensor, dim: number | readonly number[] | null, options?: { unbiased?: boolean | undefined; keepdim?: boolean | undefined }): Tensor
 export function std(self: any, b?: any, options?: any): any {
-  if (!isOptions(b)) return options === undefined ? call(_std_dim, self, b) : call(_std_dim, self, b, options.unbiased, options.keepdim)
-  if (b?.unbiased === undefined) return b === undefined ? call(_std_correction, self) : call(_std_correction, self, b.dim, b.correction, b.keepdim)
-  return call(_std, self, b.unbiased)
+  if (!isOptions(b)) return options === undefined ? call(_std_dim, self, b) : call(_std_dim, self, b, given(_std_dim, options).unbiased, options.keepdim)
+  if (b?.unbiased === undefined) return b === undefined ? call(_std_correction, self) : call(_std_correction, self, given(_std_correction, b).dim, b.correction, b.keepdim)
+  return call(_std, self, given(_std, b).unbiased)
 }
 
-const _stdMean = operator('aten::std_mean', '')
-const _stdMean_correction = operator('aten::std_mean', 'correction')
-const _stdMean_dim = operator('aten::std_mean', 'dim')
+const _stdMean = operator('aten::std_mean', '', ['unbiased'])
+const _stdMean_correction = operator('aten::std_mean', 'correction', ['dim', 'correction', 'keepdim'])
+const _stdMean_dim = operator('aten::std_mean', 'dim', ['unbiased', 'keepdim'])
 
 /** `aten::std_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)` */
 export function stdMean(self: Tensor, options?: { unbiased?: boolean | undefined }): [Tensor, Tensor]
@@ -5296,16 +5343,16 @@ export function stdMean(self: Tensor, options?: { dim?: number | readonly number
 /** `aten::std_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)` */
 export function stdMean(self: Tensor, dim: number | readonly number[] | null, options?: { unbiased?: boolean | undefined; keepdim?: boolean | undefined }): [Tensor, Tensor]
 export function stdMean(self: any, b?: any, options?: any): any {
-  if (!isOptions(b)) return options === undefined ? call(_stdMean_dim, self, b) : call(_stdMean_dim, self, b, options.unbiased, options.keepdim)
-  if (b?.unbiased === undefined) return b === undefined ? call(_stdMean_correction, self) : call(_stdMean_correction, self, b.dim, b.correction, b.keepdim)
-  return call(_stdMean, self, b.unbiased)
+  if (!isOptions(b)) return options === undefined ? call(_stdMean_dim, self, b) : call(_stdMean_dim, self, b, given(_stdMean_dim, options).unbiased, options.keepdim)
+  if (b?.unbiased === undefined) return b === undefined ? call(_stdMean_correction, self) : call(_stdMean_correction, self, given(_stdMean_correction, b).dim, b.correction, b.keepdim)
+  return call(_stdMean, self, given(_stdMean, b).unbiased)
 }
 
-const _stft_center = operator('aten::stft', 'center')
+const _stft_center = operator('aten::stft', 'center', ['hopLength', 'winLength', 'window', 'center', 'padMode', 'normalized', 'onesided', 'returnComplex', 'alignToWindow'])
 
 /** `aten::stft.center(Tensor self, int n_fft, int? hop_length=None, int? win_length=None, Tensor? window=None, bool center=True, str pad_mode="reflect", bool normalized=False, bool? onesided=None, bool? return_complex=None, bool? align_to_window=None) -> Tensor` */
 export function stft(self: Tensor, nFft: number, options?: { hopLength?: number | null | undefined; winLength?: number | null | undefined; window?: Tensor | null | undefined; center?: boolean | undefined; padMode?: string | undefined; normalized?: boolean | undefined; onesided?: boolean | null | undefined; returnComplex?: boolean | null | undefined; alignToWindow?: boolean | null | undefined }): Tensor {
-  return options === undefined ? call(_stft_center, self, nFft) : call(_stft_center, self, nFft, options.hopLength, options.winLength, options.window, options.center, options.padMode, options.normalized, options.onesided, options.returnComplex, options.alignToWindow)
+  return options === undefined ? call(_stft_center, self, nFft) : call(_stft_center, self, nFft, given(_stft_center, options).hopLength, options.winLength, options.window, options.center, options.padMode, options.normalized, options.onesided, options.returnComplex, options.alignToWindow)
 }
 
 const _storageOffset = operator('aten::storage_offset', '')
@@ -5315,40 +5362,40 @@ export function storageOffset(self: Tensor): number {
   return call(_storageOffset, self)
 }
 
-const _sub_Scalar = operator('aten::sub', 'Scalar')
-const _sub_Tensor = operator('aten::sub', 'Tensor')
+const _sub_Scalar = operator('aten::sub', 'Scalar', ['alpha'])
+const _sub_Tensor = operator('aten::sub', 'Tensor', ['alpha'])
 
 /** `aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor` */
 export function sub(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor` */
 export function sub(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function sub(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_sub_Tensor, self, other) : call(_sub_Tensor, self, other, options.alpha)
-  return options === undefined ? call(_sub_Scalar, self, other) : call(_sub_Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_sub_Tensor, self, other) : call(_sub_Tensor, self, other, given(_sub_Tensor, options).alpha)
+  return options === undefined ? call(_sub_Scalar, self, other) : call(_sub_Scalar, self, other, given(_sub_Scalar, options).alpha)
 }
 
-const _subtract_Scalar = operator('aten::subtract', 'Scalar')
-const _subtract_Tensor = operator('aten::subtract', 'Tensor')
+const _subtract_Scalar = operator('aten::subtract', 'Scalar', ['alpha'])
+const _subtract_Tensor = operator('aten::subtract', 'Tensor', ['alpha'])
 
 /** `aten::subtract.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor` */
 export function subtract(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::subtract.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor` */
 export function subtract(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function subtract(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_subtract_Tensor, self, other) : call(_subtract_Tensor, self, other, options.alpha)
-  return options === undefined ? call(_subtract_Scalar, self, other) : call(_subtract_Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_subtract_Tensor, self, other) : call(_subtract_Tensor, self, other, given(_subtract_Tensor, options).alpha)
+  return options === undefined ? call(_subtract_Scalar, self, other) : call(_subtract_Scalar, self, other, given(_subtract_Scalar, options).alpha)
 }
 
-const _sum = operator('aten::sum', '')
-const _sum_dim_IntList = operator('aten::sum', 'dim_IntList')
+const _sum = operator('aten::sum', '', ['dtype'])
+const _sum_dim_IntList = operator('aten::sum', 'dim_IntList', ['keepdim', 'dtype'])
 
 /** `aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor` */
 export function sum(self: Tensor, options?: { dtype?: DType | null | undefined }): Tensor
 /** `aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor` */
 export function sum(self: Tensor, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: DType | null | undefined }): Tensor
 export function sum(self: any, b?: any, options?: any): any {
-  if (isOptions(b)) return b === undefined ? call(_sum, self) : call(_sum, self, b.dtype)
-  return options === undefined ? call(_sum_dim_IntList, self, b) : call(_sum_dim_IntList, self, b, options.keepdim, options.dtype)
+  if (isOptions(b)) return b === undefined ? call(_sum, self) : call(_sum, self, given(_sum, b).dtype)
+  return options === undefined ? call(_sum_dim_IntList, self, b) : call(_sum_dim_IntList, self, b, given(_sum_dim_IntList, options).keepdim, options.dtype)
 }
 
 const _sumToSize = operator('aten::sum_to_size', '')
@@ -5358,11 +5405,11 @@ export function sumToSize(self: Tensor, size: readonly number[]): Tensor {
   return call(_sumToSize, self, size)
 }
 
-const _svd = operator('aten::svd', '')
+const _svd = operator('aten::svd', '', ['some', 'computeUv'])
 
 /** `aten::svd(Tensor self, bool some=True, bool compute_uv=True) -> (Tensor U, Tensor S, Tensor V)` */
 export function svd(self: Tensor, options?: { some?: boolean | undefined; computeUv?: boolean | undefined }): [U: Tensor, S: Tensor, V: Tensor] {
-  return options === undefined ? call(_svd, self) : call(_svd, self, options.some, options.computeUv)
+  return options === undefined ? call(_svd, self) : call(_svd, self, given(_svd, options).some, options.computeUv)
 }
 
 const _swapaxes = operator('aten::swapaxes', '')
@@ -5393,11 +5440,11 @@ export function take(self: Tensor, index: Tensor): Tensor {
   return call(_take, self, index)
 }
 
-const _takeAlongDim = operator('aten::take_along_dim', '')
+const _takeAlongDim = operator('aten::take_along_dim', '', ['dim'])
 
 /** `aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor` */
 export function takeAlongDim(self: Tensor, indices: Tensor, options?: { dim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_takeAlongDim, self, indices) : call(_takeAlongDim, self, indices, options.dim)
+  return options === undefined ? call(_takeAlongDim, self, indices) : call(_takeAlongDim, self, indices, given(_takeAlongDim, options).dim)
 }
 
 const _tan = operator('aten::tan', '')
@@ -5414,9 +5461,9 @@ export function tanh(self: Tensor): Tensor {
   return call(_tanh, self)
 }
 
-const _tensorSplit_indices = operator('aten::tensor_split', 'indices')
-const _tensorSplit_sections = operator('aten::tensor_split', 'sections')
-const _tensorSplit_tensor_indices_or_sections = operator('aten::tensor_split', 'tensor_indices_or_sections')
+const _tensorSplit_indices = operator('aten::tensor_split', 'indices', ['dim'])
+const _tensorSplit_sections = operator('aten::tensor_split', 'sections', ['dim'])
+const _tensorSplit_tensor_indices_or_sections = operator('aten::tensor_split', 'tensor_indices_or_sections', ['dim'])
 
 /** `aten::tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]` */
 export function tensorSplit(self: Tensor, indices: readonly number[], options?: { dim?: number | undefined }): Tensor[]
@@ -5425,9 +5472,9 @@ export function tensorSplit(self: Tensor, sections: number, options?: { dim?: nu
 /** `aten::tensor_split.tensor_indices_or_sections(Tensor(a -> *) self, Tensor tensor_indices_or_sections, int dim=0) -> Tensor(a)[]` */
 export function tensorSplit(self: Tensor, tensorIndicesOrSections: Tensor, options?: { dim?: number | undefined }): Tensor[]
 export function tensorSplit(self: any, b: any, options?: any): any {
-  if (typeof b === 'number') return options === undefined ? call(_tensorSplit_sections, self, b) : call(_tensorSplit_sections, self, b, options.dim)
-  if (isTensor(b)) return options === undefined ? call(_tensorSplit_tensor_indices_or_sections, self, b) : call(_tensorSplit_tensor_indices_or_sections, self, b, options.dim)
-  return options === undefined ? call(_tensorSplit_indices, self, b) : call(_tensorSplit_indices, self, b, options.dim)
+  if (typeof b === 'number') return options === undefined ? call(_tensorSplit_sections, self, b) : call(_tensorSplit_sections, self, b, given(_tensorSplit_sections, options).dim)
+  if (isTensor(b)) return options === undefined ? call(_tensorSplit_tensor_indices_or_sections, self, b) : call(_tensorSplit_tensor_indices_or_sections, self, b, given(_tensorSplit_tensor_indices_or_sections, options).dim)
+  return options === undefined ? call(_tensorSplit_indices, self, b) : call(_tensorSplit_indices, self, b, given(_tensorSplit_indices, options).dim)
 }
 
 const _tensordot = operator('aten::tensordot', '')
@@ -5451,21 +5498,28 @@ export function tile(self: Tensor, dims: readonly number[]): Tensor {
   return call(_tile, self, dims)
 }
 
-const _toDense = operator('aten::to_dense', '')
+const _toDense = operator('aten::to_dense', '', ['dtype', 'maskedGrad'])
 
 /** `aten::to_dense(Tensor self, ScalarType? dtype=None, *, bool? masked_grad=None) -> Tensor` */
 export function toDense(self: Tensor, options?: { dtype?: DType | null | undefined; maskedGrad?: boolean | null | undefined }): Tensor {
-  return options === undefined ? call(_toDense, self) : call(_toDense, self, options.dtype, options.maskedGrad)
+  return options === undefined ? call(_toDense, self) : call(_toDense, self, given(_toDense, options).dtype, options.maskedGrad)
 }
 
-const _toPaddedTensor = operator('aten::to_padded_tensor', '')
+const _toMkldnn = operator('aten::to_mkldnn', '', ['dtype'])
+
+/** `aten::to_mkldnn(Tensor self, ScalarType? dtype=None) -> Tensor` */
+export function toMkldnn(self: Tensor, options?: { dtype?: DType | null | undefined }): Tensor {
+  return options === undefined ? call(_toMkldnn, self) : call(_toMkldnn, self, given(_toMkldnn, options).dtype)
+}
+
+const _toPaddedTensor = operator('aten::to_padded_tensor', '', ['outputSize'])
 
 /** `aten::to_padded_tensor(Tensor self, float padding, SymInt[]? output_size=None) -> Tensor` */
 export function toPaddedTensor(self: Tensor, padding: number, options?: { outputSize?: readonly number[] | null | undefined }): Tensor {
-  return options === undefined ? call(_toPaddedTensor, self, padding) : call(_toPaddedTensor, self, padding, options.outputSize)
+  return options === undefined ? call(_toPaddedTensor, self, padding) : call(_toPaddedTensor, self, padding, given(_toPaddedTensor, options).outputSize)
 }
 
-const _toSparse = operator('aten::to_sparse', '')
+const _toSparse = operator('aten::to_sparse', '', ['layout', 'blocksize', 'denseDim'])
 const _toSparse_sparse_dim = operator('aten::to_sparse', 'sparse_dim')
 
 /** `aten::to_sparse(Tensor self, *, Layout? layout=None, int[2]? blocksize=None, int? dense_dim=None) -> Tensor` */
@@ -5474,42 +5528,42 @@ export function toSparse(self: Tensor, options?: { layout?: Layout | null | unde
 export function toSparse(self: Tensor, sparseDim: number): Tensor
 export function toSparse(self: any, b?: any): any {
   if (typeof b === 'number') return call(_toSparse_sparse_dim, self, b)
-  return b === undefined ? call(_toSparse, self) : call(_toSparse, self, b.layout, b.blocksize, b.denseDim)
+  return b === undefined ? call(_toSparse, self) : call(_toSparse, self, given(_toSparse, b).layout, b.blocksize, b.denseDim)
 }
 
-const _toSparseBsc = operator('aten::to_sparse_bsc', '')
+const _toSparseBsc = operator('aten::to_sparse_bsc', '', ['denseDim'])
 
 /** `aten::to_sparse_bsc(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor` */
 export function toSparseBsc(self: Tensor, blocksize: number | readonly number[], options?: { denseDim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_toSparseBsc, self, blocksize) : call(_toSparseBsc, self, blocksize, options.denseDim)
+  return options === undefined ? call(_toSparseBsc, self, blocksize) : call(_toSparseBsc, self, blocksize, given(_toSparseBsc, options).denseDim)
 }
 
-const _toSparseBsr = operator('aten::to_sparse_bsr', '')
+const _toSparseBsr = operator('aten::to_sparse_bsr', '', ['denseDim'])
 
 /** `aten::to_sparse_bsr(Tensor self, int[2] blocksize, int? dense_dim=None) -> Tensor` */
 export function toSparseBsr(self: Tensor, blocksize: number | readonly number[], options?: { denseDim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_toSparseBsr, self, blocksize) : call(_toSparseBsr, self, blocksize, options.denseDim)
+  return options === undefined ? call(_toSparseBsr, self, blocksize) : call(_toSparseBsr, self, blocksize, given(_toSparseBsr, options).denseDim)
 }
 
-const _toSparseCsc = operator('aten::to_sparse_csc', '')
+const _toSparseCsc = operator('aten::to_sparse_csc', '', ['denseDim'])
 
 /** `aten::to_sparse_csc(Tensor self, int? dense_dim=None) -> Tensor` */
 export function toSparseCsc(self: Tensor, options?: { denseDim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_toSparseCsc, self) : call(_toSparseCsc, self, options.denseDim)
+  return options === undefined ? call(_toSparseCsc, self) : call(_toSparseCsc, self, given(_toSparseCsc, options).denseDim)
 }
 
-const _toSparseCsr = operator('aten::to_sparse_csr', '')
+const _toSparseCsr = operator('aten::to_sparse_csr', '', ['denseDim'])
 
 /** `aten::to_sparse_csr(Tensor self, int? dense_dim=None) -> Tensor` */
 export function toSparseCsr(self: Tensor, options?: { denseDim?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_toSparseCsr, self) : call(_toSparseCsr, self, options.denseDim)
+  return options === undefined ? call(_toSparseCsr, self) : call(_toSparseCsr, self, given(_toSparseCsr, options).denseDim)
 }
 
-const _topk = operator('aten::topk', '')
+const _topk = operator('aten::topk', '', ['dim', 'largest', 'sorted'])
 
 /** `aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)` */
 export function topk(self: Tensor, k: number, options?: { dim?: number | undefined; largest?: boolean | undefined; sorted?: boolean | undefined }): [values: Tensor, indices: Tensor] {
-  return options === undefined ? call(_topk, self, k) : call(_topk, self, k, options.dim, options.largest, options.sorted)
+  return options === undefined ? call(_topk, self, k) : call(_topk, self, k, given(_topk, options).dim, options.largest, options.sorted)
 }
 
 const _trace = operator('aten::trace', '')
@@ -5526,70 +5580,70 @@ export function transpose(self: Tensor, dim0: number, dim1: number): Tensor {
   return call(_transpose_int, self, dim0, dim1)
 }
 
-const _trapezoid_dx = operator('aten::trapezoid', 'dx')
-const _trapezoid_x = operator('aten::trapezoid', 'x')
+const _trapezoid_dx = operator('aten::trapezoid', 'dx', ['dx', 'dim'])
+const _trapezoid_x = operator('aten::trapezoid', 'x', ['dim'])
 
 /** `aten::trapezoid.dx(Tensor y, *, Scalar dx=1, int dim=-1) -> Tensor` */
 export function trapezoid(y: Tensor, options?: { dx?: Scalar | undefined; dim?: number | undefined }): Tensor
 /** `aten::trapezoid.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor` */
 export function trapezoid(y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor
 export function trapezoid(y: any, b?: any, options?: any): any {
-  if (isTensor(b)) return options === undefined ? call(_trapezoid_x, y, b) : call(_trapezoid_x, y, b, options.dim)
-  return b === undefined ? call(_trapezoid_dx, y) : call(_trapezoid_dx, y, b.dx, b.dim)
+  if (isTensor(b)) return options === undefined ? call(_trapezoid_x, y, b) : call(_trapezoid_x, y, b, given(_trapezoid_x, options).dim)
+  return b === undefined ? call(_trapezoid_dx, y) : call(_trapezoid_dx, y, given(_trapezoid_dx, b).dx, b.dim)
 }
 
-const _trapz_dx = operator('aten::trapz', 'dx')
-const _trapz_x = operator('aten::trapz', 'x')
+const _trapz_dx = operator('aten::trapz', 'dx', ['dx', 'dim'])
+const _trapz_x = operator('aten::trapz', 'x', ['dim'])
 
 /** `aten::trapz.dx(Tensor y, *, float dx=1., int dim=-1) -> Tensor` */
 export function trapz(y: Tensor, options?: { dx?: number | undefined; dim?: number | undefined }): Tensor
 /** `aten::trapz.x(Tensor y, Tensor x, *, int dim=-1) -> Tensor` */
 export function trapz(y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor
 export function trapz(y: any, b?: any, options?: any): any {
-  if (isTensor(b)) return options === undefined ? call(_trapz_x, y, b) : call(_trapz_x, y, b, options.dim)
-  return b === undefined ? call(_trapz_dx, y) : call(_trapz_dx, y, b.dx, b.dim)
+  if (isTensor(b)) return options === undefined ? call(_trapz_x, y, b) : call(_trapz_x, y, b, given(_trapz_x, options).dim)
+  return b === undefined ? call(_trapz_dx, y) : call(_trapz_dx, y, given(_trapz_dx, b).dx, b.dim)
 }
 
-const _triangularSolve = operator('aten::triangular_solve', '')
+const _triangularSolve = operator('aten::triangular_solve', '', ['upper', 'transpose', 'unitriangular'])
 
 /** `aten::triangular_solve(Tensor self, Tensor A, bool upper=True, bool transpose=False, bool unitriangular=False) -> (Tensor solution, Tensor cloned_coefficient)` */
 export function triangularSolve(self: Tensor, A: Tensor, options?: { upper?: boolean | undefined; transpose?: boolean | undefined; unitriangular?: boolean | undefined }): [solution: Tensor, clonedCoefficient: Tensor] {
-  return options === undefined ? call(_triangularSolve, self, A) : call(_triangularSolve, self, A, options.upper, options.transpose, options.unitriangular)
+  return options === undefined ? call(_triangularSolve, self, A) : call(_triangularSolve, self, A, given(_triangularSolve, options).upper, options.transpose, options.unitriangular)
 }
 
-const _tril = operator('aten::tril', '')
+const _tril = operator('aten::tril', '', ['diagonal'])
 
 /** `aten::tril(Tensor self, SymInt diagonal=0) -> Tensor` */
 export function tril(self: Tensor, options?: { diagonal?: number | undefined }): Tensor {
-  return options === undefined ? call(_tril, self) : call(_tril, self, options.diagonal)
+  return options === undefined ? call(_tril, self) : call(_tril, self, given(_tril, options).diagonal)
 }
 
-const _trilIndices = operator('aten::tril_indices', '')
+const _trilIndices = operator('aten::tril_indices', '', ['offset', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function trilIndices(row: number, col: number, options?: FactoryOptions & { offset?: number | undefined }): Tensor {
-  return options === undefined ? call(_trilIndices, row, col) : withGrad(call(_trilIndices, row, col, options.offset, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_trilIndices, row, col) : withGrad(call(_trilIndices, row, col, given(_trilIndices, options).offset, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _tripletMarginLoss = operator('aten::triplet_margin_loss', '')
+const _tripletMarginLoss = operator('aten::triplet_margin_loss', '', ['margin', 'p', 'eps', 'swap', 'reduction'])
 
 /** `aten::triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1., float p=2., float eps=9.9999999999999995e-07, bool swap=False, int reduction=1) -> Tensor` */
 export function tripletMarginLoss(anchor: Tensor, positive: Tensor, negative: Tensor, options?: { margin?: number | undefined; p?: number | undefined; eps?: number | undefined; swap?: boolean | undefined; reduction?: number | undefined }): Tensor {
-  return options === undefined ? call(_tripletMarginLoss, anchor, positive, negative) : call(_tripletMarginLoss, anchor, positive, negative, options.margin, options.p, options.eps, options.swap, options.reduction)
+  return options === undefined ? call(_tripletMarginLoss, anchor, positive, negative) : call(_tripletMarginLoss, anchor, positive, negative, given(_tripletMarginLoss, options).margin, options.p, options.eps, options.swap, options.reduction)
 }
 
-const _triu = operator('aten::triu', '')
+const _triu = operator('aten::triu', '', ['diagonal'])
 
 /** `aten::triu(Tensor self, SymInt diagonal=0) -> Tensor` */
 export function triu(self: Tensor, options?: { diagonal?: number | undefined }): Tensor {
-  return options === undefined ? call(_triu, self) : call(_triu, self, options.diagonal)
+  return options === undefined ? call(_triu, self) : call(_triu, self, given(_triu, options).diagonal)
 }
 
-const _triuIndices = operator('aten::triu_indices', '')
+const _triuIndices = operator('aten::triu_indices', '', ['offset', 'dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::triu_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function triuIndices(row: number, col: number, options?: FactoryOptions & { offset?: number | undefined }): Tensor {
-  return options === undefined ? call(_triuIndices, row, col) : withGrad(call(_triuIndices, row, col, options.offset, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_triuIndices, row, col) : withGrad(call(_triuIndices, row, col, given(_triuIndices, options).offset, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _trueDivide_Scalar = operator('aten::true_divide', 'Scalar')
@@ -5618,11 +5672,11 @@ export function typeAs(self: Tensor, other: Tensor): Tensor {
   return call(_typeAs, self, other)
 }
 
-const _unbind_int = operator('aten::unbind', 'int')
+const _unbind_int = operator('aten::unbind', 'int', ['dim'])
 
 /** `aten::unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]` */
 export function unbind(self: Tensor, options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_unbind_int, self) : call(_unbind_int, self, options.dim)
+  return options === undefined ? call(_unbind_int, self) : call(_unbind_int, self, given(_unbind_int, options).dim)
 }
 
 const _unflatten_int = operator('aten::unflatten', 'int')
@@ -5646,53 +5700,53 @@ export function unfold(self: Tensor, dimension: number, size: number, step: numb
   return call(_unfold, self, dimension, size, step)
 }
 
-const _uniform = operator('aten::uniform', '')
+const _uniform = operator('aten::uniform', '', ['from', 'to', 'generator'])
 
 /** `aten::uniform(Tensor self, float from=0., float to=1., *, Generator? generator=None) -> Tensor` */
 export function uniform(self: Tensor, options?: { from?: number | undefined; to?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_uniform, self) : call(_uniform, self, options.from, options.to, options.generator)
+  return options === undefined ? call(_uniform, self) : call(_uniform, self, given(_uniform, options).from, options.to, options.generator)
 }
 
-const _uniqueConsecutive = operator('aten::unique_consecutive', '')
+const _uniqueConsecutive = operator('aten::unique_consecutive', '', ['returnInverse', 'returnCounts', 'dim'])
 
 /** `aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)` */
 export function uniqueConsecutive(self: Tensor, options?: { returnInverse?: boolean | undefined; returnCounts?: boolean | undefined; dim?: number | null | undefined }): [Tensor, Tensor, Tensor] {
-  return options === undefined ? call(_uniqueConsecutive, self) : call(_uniqueConsecutive, self, options.returnInverse, options.returnCounts, options.dim)
+  return options === undefined ? call(_uniqueConsecutive, self) : call(_uniqueConsecutive, self, given(_uniqueConsecutive, options).returnInverse, options.returnCounts, options.dim)
 }
 
-const _uniqueDim = operator('aten::unique_dim', '')
+const _uniqueDim = operator('aten::unique_dim', '', ['sorted', 'returnInverse', 'returnCounts'])
 
 /** `aten::unique_dim(Tensor self, int dim, bool sorted=True, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)` */
 export function uniqueDim(self: Tensor, dim: number, options?: { sorted?: boolean | undefined; returnInverse?: boolean | undefined; returnCounts?: boolean | undefined }): [Tensor, Tensor, Tensor] {
-  return options === undefined ? call(_uniqueDim, self, dim) : call(_uniqueDim, self, dim, options.sorted, options.returnInverse, options.returnCounts)
+  return options === undefined ? call(_uniqueDim, self, dim) : call(_uniqueDim, self, dim, given(_uniqueDim, options).sorted, options.returnInverse, options.returnCounts)
 }
 
-const _uniqueDimConsecutive = operator('aten::unique_dim_consecutive', '')
+const _uniqueDimConsecutive = operator('aten::unique_dim_consecutive', '', ['returnInverse', 'returnCounts'])
 
 /** `aten::unique_dim_consecutive(Tensor self, int dim, bool return_inverse=False, bool return_counts=False) -> (Tensor, Tensor, Tensor)` */
 export function uniqueDimConsecutive(self: Tensor, dim: number, options?: { returnInverse?: boolean | undefined; returnCounts?: boolean | undefined }): [Tensor, Tensor, Tensor] {
-  return options === undefined ? call(_uniqueDimConsecutive, self, dim) : call(_uniqueDimConsecutive, self, dim, options.returnInverse, options.returnCounts)
+  return options === undefined ? call(_uniqueDimConsecutive, self, dim) : call(_uniqueDimConsecutive, self, dim, given(_uniqueDimConsecutive, options).returnInverse, options.returnCounts)
 }
 
-const _unsafeChunk = operator('aten::unsafe_chunk', '')
+const _unsafeChunk = operator('aten::unsafe_chunk', '', ['dim'])
 
 /** `aten::unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]` */
 export function unsafeChunk(self: Tensor, chunks: number, options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_unsafeChunk, self, chunks) : call(_unsafeChunk, self, chunks, options.dim)
+  return options === undefined ? call(_unsafeChunk, self, chunks) : call(_unsafeChunk, self, chunks, given(_unsafeChunk, options).dim)
 }
 
-const _unsafeSplit_Tensor = operator('aten::unsafe_split', 'Tensor')
+const _unsafeSplit_Tensor = operator('aten::unsafe_split', 'Tensor', ['dim'])
 
 /** `aten::unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]` */
 export function unsafeSplit(self: Tensor, splitSize: number, options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_unsafeSplit_Tensor, self, splitSize) : call(_unsafeSplit_Tensor, self, splitSize, options.dim)
+  return options === undefined ? call(_unsafeSplit_Tensor, self, splitSize) : call(_unsafeSplit_Tensor, self, splitSize, given(_unsafeSplit_Tensor, options).dim)
 }
 
-const _unsafeSplitWithSizes = operator('aten::unsafe_split_with_sizes', '')
+const _unsafeSplitWithSizes = operator('aten::unsafe_split_with_sizes', '', ['dim'])
 
 /** `aten::unsafe_split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]` */
 export function unsafeSplitWithSizes(self: Tensor, splitSizes: readonly number[], options?: { dim?: number | undefined }): Tensor[] {
-  return options === undefined ? call(_unsafeSplitWithSizes, self, splitSizes) : call(_unsafeSplitWithSizes, self, splitSizes, options.dim)
+  return options === undefined ? call(_unsafeSplitWithSizes, self, splitSizes) : call(_unsafeSplitWithSizes, self, splitSizes, given(_unsafeSplitWithSizes, options).dim)
 }
 
 const _unsqueeze = operator('aten::unsqueeze', '')
@@ -5702,7 +5756,7 @@ export function unsqueeze(self: Tensor, dim: number): Tensor {
   return call(_unsqueeze, self, dim)
 }
 
-const _upsampleBicubic2d = operator('aten::upsample_bicubic2d', '')
+const _upsampleBicubic2d = operator('aten::upsample_bicubic2d', '', ['scalesH', 'scalesW'])
 const _upsampleBicubic2d_vec = operator('aten::upsample_bicubic2d', 'vec')
 
 /** `aten::upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor` */
@@ -5710,11 +5764,11 @@ export function upsampleBicubic2d(self: Tensor, outputSize: number | readonly nu
 /** `aten::upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor` */
 export function upsampleBicubic2d(input: Tensor, outputSize: readonly number[] | null, alignCorners: boolean, scaleFactors: readonly number[] | null): Tensor
 export function upsampleBicubic2d(a: any, outputSize: any, alignCorners: any, d?: any): any {
-  if (isOptions(d)) return d === undefined ? call(_upsampleBicubic2d, a, outputSize, alignCorners) : call(_upsampleBicubic2d, a, outputSize, alignCorners, d.scalesH, d.scalesW)
+  if (isOptions(d)) return d === undefined ? call(_upsampleBicubic2d, a, outputSize, alignCorners) : call(_upsampleBicubic2d, a, outputSize, alignCorners, given(_upsampleBicubic2d, d).scalesH, d.scalesW)
   return call(_upsampleBicubic2d_vec, a, outputSize, alignCorners, d)
 }
 
-const _upsampleBilinear2d = operator('aten::upsample_bilinear2d', '')
+const _upsampleBilinear2d = operator('aten::upsample_bilinear2d', '', ['scalesH', 'scalesW'])
 const _upsampleBilinear2d_vec = operator('aten::upsample_bilinear2d', 'vec')
 
 /** `aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor` */
@@ -5722,11 +5776,11 @@ export function upsampleBilinear2d(self: Tensor, outputSize: number | readonly n
 /** `aten::upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor` */
 export function upsampleBilinear2d(input: Tensor, outputSize: readonly number[] | null, alignCorners: boolean, scaleFactors: readonly number[] | null): Tensor
 export function upsampleBilinear2d(a: any, outputSize: any, alignCorners: any, d?: any): any {
-  if (isOptions(d)) return d === undefined ? call(_upsampleBilinear2d, a, outputSize, alignCorners) : call(_upsampleBilinear2d, a, outputSize, alignCorners, d.scalesH, d.scalesW)
+  if (isOptions(d)) return d === undefined ? call(_upsampleBilinear2d, a, outputSize, alignCorners) : call(_upsampleBilinear2d, a, outputSize, alignCorners, given(_upsampleBilinear2d, d).scalesH, d.scalesW)
   return call(_upsampleBilinear2d_vec, a, outputSize, alignCorners, d)
 }
 
-const _upsampleLinear1d = operator('aten::upsample_linear1d', '')
+const _upsampleLinear1d = operator('aten::upsample_linear1d', '', ['scales'])
 const _upsampleLinear1d_vec = operator('aten::upsample_linear1d', 'vec')
 
 /** `aten::upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None) -> Tensor` */
@@ -5734,11 +5788,11 @@ export function upsampleLinear1d(self: Tensor, outputSize: number | readonly num
 /** `aten::upsample_linear1d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor` */
 export function upsampleLinear1d(input: Tensor, outputSize: readonly number[] | null, alignCorners: boolean, scaleFactors: readonly number[] | null): Tensor
 export function upsampleLinear1d(a: any, outputSize: any, alignCorners: any, d?: any): any {
-  if (isOptions(d)) return d === undefined ? call(_upsampleLinear1d, a, outputSize, alignCorners) : call(_upsampleLinear1d, a, outputSize, alignCorners, d.scales)
+  if (isOptions(d)) return d === undefined ? call(_upsampleLinear1d, a, outputSize, alignCorners) : call(_upsampleLinear1d, a, outputSize, alignCorners, given(_upsampleLinear1d, d).scales)
   return call(_upsampleLinear1d_vec, a, outputSize, alignCorners, d)
 }
 
-const _upsampleNearest1d = operator('aten::upsample_nearest1d', '')
+const _upsampleNearest1d = operator('aten::upsample_nearest1d', '', ['scales'])
 const _upsampleNearest1d_vec = operator('aten::upsample_nearest1d', 'vec')
 
 /** `aten::upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None) -> Tensor` */
@@ -5746,11 +5800,11 @@ export function upsampleNearest1d(self: Tensor, outputSize: number | readonly nu
 /** `aten::upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor` */
 export function upsampleNearest1d(input: Tensor, outputSize: readonly number[] | null, scaleFactors: readonly number[] | null): Tensor
 export function upsampleNearest1d(a: any, outputSize: any, c?: any): any {
-  if (isOptions(c)) return c === undefined ? call(_upsampleNearest1d, a, outputSize) : call(_upsampleNearest1d, a, outputSize, c.scales)
+  if (isOptions(c)) return c === undefined ? call(_upsampleNearest1d, a, outputSize) : call(_upsampleNearest1d, a, outputSize, given(_upsampleNearest1d, c).scales)
   return call(_upsampleNearest1d_vec, a, outputSize, c)
 }
 
-const _upsampleNearest2d = operator('aten::upsample_nearest2d', '')
+const _upsampleNearest2d = operator('aten::upsample_nearest2d', '', ['scalesH', 'scalesW'])
 const _upsampleNearest2d_vec = operator('aten::upsample_nearest2d', 'vec')
 
 /** `aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) -> Tensor` */
@@ -5758,11 +5812,11 @@ export function upsampleNearest2d(self: Tensor, outputSize: number | readonly nu
 /** `aten::upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor` */
 export function upsampleNearest2d(input: Tensor, outputSize: readonly number[] | null, scaleFactors: readonly number[] | null): Tensor
 export function upsampleNearest2d(a: any, outputSize: any, c?: any): any {
-  if (isOptions(c)) return c === undefined ? call(_upsampleNearest2d, a, outputSize) : call(_upsampleNearest2d, a, outputSize, c.scalesH, c.scalesW)
+  if (isOptions(c)) return c === undefined ? call(_upsampleNearest2d, a, outputSize) : call(_upsampleNearest2d, a, outputSize, given(_upsampleNearest2d, c).scalesH, c.scalesW)
   return call(_upsampleNearest2d_vec, a, outputSize, c)
 }
 
-const _upsampleNearest3d = operator('aten::upsample_nearest3d', '')
+const _upsampleNearest3d = operator('aten::upsample_nearest3d', '', ['scalesD', 'scalesH', 'scalesW'])
 const _upsampleNearest3d_vec = operator('aten::upsample_nearest3d', 'vec')
 
 /** `aten::upsample_nearest3d(Tensor self, SymInt[3] output_size, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor` */
@@ -5770,11 +5824,11 @@ export function upsampleNearest3d(self: Tensor, outputSize: number | readonly nu
 /** `aten::upsample_nearest3d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor` */
 export function upsampleNearest3d(input: Tensor, outputSize: readonly number[] | null, scaleFactors: readonly number[] | null): Tensor
 export function upsampleNearest3d(a: any, outputSize: any, c?: any): any {
-  if (isOptions(c)) return c === undefined ? call(_upsampleNearest3d, a, outputSize) : call(_upsampleNearest3d, a, outputSize, c.scalesD, c.scalesH, c.scalesW)
+  if (isOptions(c)) return c === undefined ? call(_upsampleNearest3d, a, outputSize) : call(_upsampleNearest3d, a, outputSize, given(_upsampleNearest3d, c).scalesD, c.scalesH, c.scalesW)
   return call(_upsampleNearest3d_vec, a, outputSize, c)
 }
 
-const _upsampleTrilinear3d = operator('aten::upsample_trilinear3d', '')
+const _upsampleTrilinear3d = operator('aten::upsample_trilinear3d', '', ['scalesD', 'scalesH', 'scalesW'])
 const _upsampleTrilinear3d_vec = operator('aten::upsample_trilinear3d', 'vec')
 
 /** `aten::upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None, float? scales_h=None, float? scales_w=None) -> Tensor` */
@@ -5782,7 +5836,7 @@ export function upsampleTrilinear3d(self: Tensor, outputSize: number | readonly 
 /** `aten::upsample_trilinear3d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor` */
 export function upsampleTrilinear3d(input: Tensor, outputSize: readonly number[] | null, alignCorners: boolean, scaleFactors: readonly number[] | null): Tensor
 export function upsampleTrilinear3d(a: any, outputSize: any, alignCorners: any, d?: any): any {
-  if (isOptions(d)) return d === undefined ? call(_upsampleTrilinear3d, a, outputSize, alignCorners) : call(_upsampleTrilinear3d, a, outputSize, alignCorners, d.scalesD, d.scalesH, d.scalesW)
+  if (isOptions(d)) return d === undefined ? call(_upsampleTrilinear3d, a, outputSize, alignCorners) : call(_upsampleTrilinear3d, a, outputSize, alignCorners, given(_upsampleTrilinear3d, d).scalesD, d.scalesH, d.scalesW)
   return call(_upsampleTrilinear3d_vec, a, outputSize, alignCorners, d)
 }
 
@@ -5793,16 +5847,16 @@ export function values(self: Tensor): Tensor {
   return call(_values, self)
 }
 
-const _vander = operator('aten::vander', '')
+const _vander = operator('aten::vander', '', ['N', 'increasing'])
 
 /** `aten::vander(Tensor x, int? N=None, bool increasing=False) -> Tensor` */
 export function vander(x: Tensor, options?: { N?: number | null | undefined; increasing?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_vander, x) : call(_vander, x, options.N, options.increasing)
+  return options === undefined ? call(_vander, x) : call(_vander, x, given(_vander, options).N, options.increasing)
 }
 
-const _var = operator('aten::var', '')
-const _var_correction = operator('aten::var', 'correction')
-const _var_dim = operator('aten::var', 'dim')
+const _var = operator('aten::var', '', ['unbiased'])
+const _var_correction = operator('aten::var', 'correction', ['dim', 'correction', 'keepdim'])
+const _var_dim = operator('aten::var', 'dim', ['unbiased', 'keepdim'])
 
 /** `aten::var(Tensor self, bool unbiased=True) -> Tensor` */
 function $var(self: Tensor, options?: { unbiased?: boolean | undefined }): Tensor
@@ -5811,15 +5865,15 @@ function $var(self: Tensor, options?: { dim?: number | readonly number[] | null 
 /** `aten::var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor` */
 function $var(self: Tensor, dim: number | readonly number[] | null, options?: { unbiased?: boolean | undefined; keepdim?: boolean | undefined }): Tensor
 function $var(self: any, b?: any, options?: any): any {
-  if (!isOptions(b)) return options === undefined ? call(_var_dim, self, b) : call(_var_dim, self, b, options.unbiased, options.keepdim)
-  if (b?.unbiased === undefined) return b === undefined ? call(_var_correction, self) : call(_var_correction, self, b.dim, b.correction, b.keepdim)
-  return call(_var, self, b.unbiased)
+  if (!isOptions(b)) return options === undefined ? call(_var_dim, self, b) : call(_var_dim, self, b, given(_var_dim, options).unbiased, options.keepdim)
+  if (b?.unbiased === undefined) return b === undefined ? call(_var_correction, self) : call(_var_correction, self, given(_var_correction, b).dim, b.correction, b.keepdim)
+  return call(_var, self, given(_var, b).unbiased)
 }
 export { $var as var }
 
-const _varMean = operator('aten::var_mean', '')
-const _varMean_correction = operator('aten::var_mean', 'correction')
-const _varMean_dim = operator('aten::var_mean', 'dim')
+const _varMean = operator('aten::var_mean', '', ['unbiased'])
+const _varMean_correction = operator('aten::var_mean', 'correction', ['dim', 'correction', 'keepdim'])
+const _varMean_dim = operator('aten::var_mean', 'dim', ['unbiased', 'keepdim'])
 
 /** `aten::var_mean(Tensor self, bool unbiased=True) -> (Tensor, Tensor)` */
 export function varMean(self: Tensor, options?: { unbiased?: boolean | undefined }): [Tensor, Tensor]
@@ -5828,9 +5882,9 @@ export function varMean(self: Tensor, options?: { dim?: number | readonly number
 /** `aten::var_mean.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> (Tensor, Tensor)` */
 export function varMean(self: Tensor, dim: number | readonly number[] | null, options?: { unbiased?: boolean | undefined; keepdim?: boolean | undefined }): [Tensor, Tensor]
 export function varMean(self: any, b?: any, options?: any): any {
-  if (!isOptions(b)) return options === undefined ? call(_varMean_dim, self, b) : call(_varMean_dim, self, b, options.unbiased, options.keepdim)
-  if (b?.unbiased === undefined) return b === undefined ? call(_varMean_correction, self) : call(_varMean_correction, self, b.dim, b.correction, b.keepdim)
-  return call(_varMean, self, b.unbiased)
+  if (!isOptions(b)) return options === undefined ? call(_varMean_dim, self, b) : call(_varMean_dim, self, b, given(_varMean_dim, options).unbiased, options.keepdim)
+  if (b?.unbiased === undefined) return b === undefined ? call(_varMean_correction, self) : call(_varMean_correction, self, given(_varMean_correction, b).dim, b.correction, b.keepdim)
+  return call(_varMean, self, given(_varMean, b).unbiased)
 }
 
 const _vdot = operator('aten::vdot', '')
@@ -5941,16 +5995,16 @@ export function zero(self: Tensor): Tensor {
   return call(_zero, self)
 }
 
-const _zeros = operator('aten::zeros', '')
+const _zeros = operator('aten::zeros', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function zeros(size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_zeros, size) : withGrad(call(_zeros, size, options.dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? call(_zeros, size) : withGrad(call(_zeros, size, given(_zeros, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
-const _zerosLike = operator('aten::zeros_like', '')
+const _zerosLike = operator('aten::zeros_like', '', ['dtype', 'layout', 'device', 'pinMemory', 'memoryFormat', 'requiresGrad'])
 
 /** `aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function zerosLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_zerosLike, self) : withGrad(call(_zerosLike, self, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? call(_zerosLike, self) : withGrad(call(_zerosLike, self, given(_zerosLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }

@@ -3,7 +3,7 @@
 import { call, isTensor, operator } from '../dispatch.js'
 import type { Tensor } from '../tensor.js'
 import type { DType, Generator, MemoryFormat, Scalar } from '../types.js'
-import { isOptions } from './arguments.js'
+import { given, isOptions } from './arguments.js'
 
 const _abs_ = operator('aten::abs_', '')
 
@@ -33,58 +33,58 @@ export function acosh_(self: Tensor): Tensor {
   return call(_acosh_, self)
 }
 
-const _add__Scalar = operator('aten::add_', 'Scalar')
-const _add__Tensor = operator('aten::add_', 'Tensor')
+const _add__Scalar = operator('aten::add_', 'Scalar', ['alpha'])
+const _add__Tensor = operator('aten::add_', 'Tensor', ['alpha'])
 
 /** `aten::add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)` */
 export function add_(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)` */
 export function add_(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function add_(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_add__Tensor, self, other) : call(_add__Tensor, self, other, options.alpha)
-  return options === undefined ? call(_add__Scalar, self, other) : call(_add__Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_add__Tensor, self, other) : call(_add__Tensor, self, other, given(_add__Tensor, options).alpha)
+  return options === undefined ? call(_add__Scalar, self, other) : call(_add__Scalar, self, other, given(_add__Scalar, options).alpha)
 }
 
-const _addbmm_ = operator('aten::addbmm_', '')
+const _addbmm_ = operator('aten::addbmm_', '', ['beta', 'alpha'])
 
 /** `aten::addbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)` */
 export function addbmm_(self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addbmm_, self, batch1, batch2) : call(_addbmm_, self, batch1, batch2, options.beta, options.alpha)
+  return options === undefined ? call(_addbmm_, self, batch1, batch2) : call(_addbmm_, self, batch1, batch2, given(_addbmm_, options).beta, options.alpha)
 }
 
-const _addcdiv_ = operator('aten::addcdiv_', '')
+const _addcdiv_ = operator('aten::addcdiv_', '', ['value'])
 
 /** `aten::addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)` */
 export function addcdiv_(self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addcdiv_, self, tensor1, tensor2) : call(_addcdiv_, self, tensor1, tensor2, options.value)
+  return options === undefined ? call(_addcdiv_, self, tensor1, tensor2) : call(_addcdiv_, self, tensor1, tensor2, given(_addcdiv_, options).value)
 }
 
-const _addcmul_ = operator('aten::addcmul_', '')
+const _addcmul_ = operator('aten::addcmul_', '', ['value'])
 
 /** `aten::addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)` */
 export function addcmul_(self: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addcmul_, self, tensor1, tensor2) : call(_addcmul_, self, tensor1, tensor2, options.value)
+  return options === undefined ? call(_addcmul_, self, tensor1, tensor2) : call(_addcmul_, self, tensor1, tensor2, given(_addcmul_, options).value)
 }
 
-const _addmm_ = operator('aten::addmm_', '')
+const _addmm_ = operator('aten::addmm_', '', ['beta', 'alpha'])
 
 /** `aten::addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)` */
 export function addmm_(self: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addmm_, self, mat1, mat2) : call(_addmm_, self, mat1, mat2, options.beta, options.alpha)
+  return options === undefined ? call(_addmm_, self, mat1, mat2) : call(_addmm_, self, mat1, mat2, given(_addmm_, options).beta, options.alpha)
 }
 
-const _addmv_ = operator('aten::addmv_', '')
+const _addmv_ = operator('aten::addmv_', '', ['beta', 'alpha'])
 
 /** `aten::addmv_(Tensor(a!) self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)` */
 export function addmv_(self: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addmv_, self, mat, vec) : call(_addmv_, self, mat, vec, options.beta, options.alpha)
+  return options === undefined ? call(_addmv_, self, mat, vec) : call(_addmv_, self, mat, vec, given(_addmv_, options).beta, options.alpha)
 }
 
-const _addr_ = operator('aten::addr_', '')
+const _addr_ = operator('aten::addr_', '', ['beta', 'alpha'])
 
 /** `aten::addr_(Tensor(a!) self, Tensor vec1, Tensor vec2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)` */
 export function addr_(self: Tensor, vec1: Tensor, vec2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_addr_, self, vec1, vec2) : call(_addr_, self, vec1, vec2, options.beta, options.alpha)
+  return options === undefined ? call(_addr_, self, vec1, vec2) : call(_addr_, self, vec1, vec2, given(_addr_, options).beta, options.alpha)
 }
 
 const _alphaDropout_ = operator('aten::alpha_dropout_', '')
@@ -143,11 +143,11 @@ export function arctanh_(self: Tensor): Tensor {
   return call(_arctanh_, self)
 }
 
-const _asStrided_ = operator('aten::as_strided_', '')
+const _asStrided_ = operator('aten::as_strided_', '', ['storageOffset'])
 
 /** `aten::as_strided_(Tensor(a!) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a!)` */
 export function asStrided_(self: Tensor, size: readonly number[], stride: readonly number[], options?: { storageOffset?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_asStrided_, self, size, stride) : call(_asStrided_, self, size, stride, options.storageOffset)
+  return options === undefined ? call(_asStrided_, self, size, stride) : call(_asStrided_, self, size, stride, given(_asStrided_, options).storageOffset)
 }
 
 const _asin_ = operator('aten::asin_', '')
@@ -185,23 +185,23 @@ export function atanh_(self: Tensor): Tensor {
   return call(_atanh_, self)
 }
 
-const _baddbmm_ = operator('aten::baddbmm_', '')
+const _baddbmm_ = operator('aten::baddbmm_', '', ['beta', 'alpha'])
 
 /** `aten::baddbmm_(Tensor(a!) self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)` */
 export function baddbmm_(self: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_baddbmm_, self, batch1, batch2) : call(_baddbmm_, self, batch1, batch2, options.beta, options.alpha)
+  return options === undefined ? call(_baddbmm_, self, batch1, batch2) : call(_baddbmm_, self, batch1, batch2, given(_baddbmm_, options).beta, options.alpha)
 }
 
-const _bernoulli__float = operator('aten::bernoulli_', 'float')
-const _bernoulli__Tensor = operator('aten::bernoulli_', 'Tensor')
+const _bernoulli__float = operator('aten::bernoulli_', 'float', ['p', 'generator'])
+const _bernoulli__Tensor = operator('aten::bernoulli_', 'Tensor', ['generator'])
 
 /** `aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)` */
 export function bernoulli_(self: Tensor, options?: { p?: number | undefined; generator?: Generator | null | undefined }): Tensor
 /** `aten::bernoulli_.Tensor(Tensor(a!) self, Tensor p, *, Generator? generator=None) -> Tensor(a!)` */
 export function bernoulli_(self: Tensor, p: Tensor, options?: { generator?: Generator | null | undefined }): Tensor
 export function bernoulli_(self: any, b?: any, options?: any): any {
-  if (isTensor(b)) return options === undefined ? call(_bernoulli__Tensor, self, b) : call(_bernoulli__Tensor, self, b, options.generator)
-  return b === undefined ? call(_bernoulli__float, self) : call(_bernoulli__float, self, b.p, b.generator)
+  if (isTensor(b)) return options === undefined ? call(_bernoulli__Tensor, self, b) : call(_bernoulli__Tensor, self, b, given(_bernoulli__Tensor, options).generator)
+  return b === undefined ? call(_bernoulli__float, self) : call(_bernoulli__float, self, given(_bernoulli__float, b).p, b.generator)
 }
 
 const _bitwiseAnd__Scalar = operator('aten::bitwise_and_', 'Scalar')
@@ -271,11 +271,11 @@ export function bitwiseXor_(self: any, other: any): any {
   return call(_bitwiseXor__Scalar, self, other)
 }
 
-const _cauchy_ = operator('aten::cauchy_', '')
+const _cauchy_ = operator('aten::cauchy_', '', ['median', 'sigma', 'generator'])
 
 /** `aten::cauchy_(Tensor(a!) self, float median=0., float sigma=1., *, Generator? generator=None) -> Tensor(a!)` */
 export function cauchy_(self: Tensor, options?: { median?: number | undefined; sigma?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_cauchy_, self) : call(_cauchy_, self, options.median, options.sigma, options.generator)
+  return options === undefined ? call(_cauchy_, self) : call(_cauchy_, self, given(_cauchy_, options).median, options.sigma, options.generator)
 }
 
 const _ceil_ = operator('aten::ceil_', '')
@@ -285,11 +285,11 @@ export function ceil_(self: Tensor): Tensor {
   return call(_ceil_, self)
 }
 
-const _celu_ = operator('aten::celu_', '')
+const _celu_ = operator('aten::celu_', '', ['alpha'])
 
 /** `aten::celu_(Tensor(a!) self, Scalar alpha=1.) -> Tensor(a!)` */
 export function celu_(self: Tensor, options?: { alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_celu_, self) : call(_celu_, self, options.alpha)
+  return options === undefined ? call(_celu_, self) : call(_celu_, self, given(_celu_, options).alpha)
 }
 
 const _clampMax_ = operator('aten::clamp_max_', '')
@@ -316,28 +316,28 @@ export function clampMin_(self: any, min: any): any {
   return call(_clampMin_, self, min)
 }
 
-const _clamp_ = operator('aten::clamp_', '')
-const _clamp__Tensor = operator('aten::clamp_', 'Tensor')
+const _clamp_ = operator('aten::clamp_', '', ['min', 'max'])
+const _clamp__Tensor = operator('aten::clamp_', 'Tensor', ['min', 'max'])
 
 /** `aten::clamp_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)` */
 export function clamp_(self: Tensor, options?: { min?: Scalar | null | undefined; max?: Scalar | null | undefined }): Tensor
 /** `aten::clamp_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)` */
 export function clamp_(self: Tensor, options?: { min?: Tensor | null | undefined; max?: Tensor | null | undefined }): Tensor
 export function clamp_(self: any, options?: any): any {
-  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clamp__Tensor, self, options.min, options.max)
-  return options === undefined ? call(_clamp_, self) : call(_clamp_, self, options.min, options.max)
+  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clamp__Tensor, self, given(_clamp__Tensor, options).min, options.max)
+  return options === undefined ? call(_clamp_, self) : call(_clamp_, self, given(_clamp_, options).min, options.max)
 }
 
-const _clip_ = operator('aten::clip_', '')
-const _clip__Tensor = operator('aten::clip_', 'Tensor')
+const _clip_ = operator('aten::clip_', '', ['min', 'max'])
+const _clip__Tensor = operator('aten::clip_', 'Tensor', ['min', 'max'])
 
 /** `aten::clip_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)` */
 export function clip_(self: Tensor, options?: { min?: Scalar | null | undefined; max?: Scalar | null | undefined }): Tensor
 /** `aten::clip_.Tensor(Tensor(a!) self, Tensor? min=None, Tensor? max=None) -> Tensor(a!)` */
 export function clip_(self: Tensor, options?: { min?: Tensor | null | undefined; max?: Tensor | null | undefined }): Tensor
 export function clip_(self: any, options?: any): any {
-  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clip__Tensor, self, options.min, options.max)
-  return options === undefined ? call(_clip_, self) : call(_clip_, self, options.min, options.max)
+  if (isTensor(options?.min) || isTensor(options?.max)) return call(_clip__Tensor, self, given(_clip__Tensor, options).min, options.max)
+  return options === undefined ? call(_clip_, self) : call(_clip_, self, given(_clip_, options).min, options.max)
 }
 
 const _conjPhysical_ = operator('aten::conj_physical_', '')
@@ -347,11 +347,11 @@ export function conjPhysical_(self: Tensor): Tensor {
   return call(_conjPhysical_, self)
 }
 
-const _copy_ = operator('aten::copy_', '')
+const _copy_ = operator('aten::copy_', '', ['nonBlocking'])
 
 /** `aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)` */
 export function copy_(self: Tensor, src: Tensor, options?: { nonBlocking?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_copy_, self, src) : call(_copy_, self, src, options.nonBlocking)
+  return options === undefined ? call(_copy_, self, src) : call(_copy_, self, src, given(_copy_, options).nonBlocking)
 }
 
 const _copysign__Scalar = operator('aten::copysign_', 'Scalar')
@@ -380,18 +380,18 @@ export function cosh_(self: Tensor): Tensor {
   return call(_cosh_, self)
 }
 
-const _cumprod_ = operator('aten::cumprod_', '')
+const _cumprod_ = operator('aten::cumprod_', '', ['dtype'])
 
 /** `aten::cumprod_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)` */
 export function cumprod_(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_cumprod_, self, dim) : call(_cumprod_, self, dim, options.dtype)
+  return options === undefined ? call(_cumprod_, self, dim) : call(_cumprod_, self, dim, given(_cumprod_, options).dtype)
 }
 
-const _cumsum_ = operator('aten::cumsum_', '')
+const _cumsum_ = operator('aten::cumsum_', '', ['dtype'])
 
 /** `aten::cumsum_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)` */
 export function cumsum_(self: Tensor, dim: number, options?: { dtype?: DType | null | undefined }): Tensor {
-  return options === undefined ? call(_cumsum_, self, dim) : call(_cumsum_, self, dim, options.dtype)
+  return options === undefined ? call(_cumsum_, self, dim) : call(_cumsum_, self, dim, given(_cumsum_, options).dtype)
 }
 
 const _deg2rad_ = operator('aten::deg2rad_', '')
@@ -416,9 +416,9 @@ export function digamma_(self: Tensor): Tensor {
 }
 
 const _div__Scalar = operator('aten::div_', 'Scalar')
-const _div__Scalar_mode = operator('aten::div_', 'Scalar_mode')
+const _div__Scalar_mode = operator('aten::div_', 'Scalar_mode', ['roundingMode'])
 const _div__Tensor = operator('aten::div_', 'Tensor')
-const _div__Tensor_mode = operator('aten::div_', 'Tensor_mode')
+const _div__Tensor_mode = operator('aten::div_', 'Tensor_mode', ['roundingMode'])
 
 /** `aten::div_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)` */
 export function div_(self: Tensor, other: Scalar): Tensor
@@ -431,16 +431,16 @@ export function div_(self: Tensor, other: Tensor, options: { roundingMode: strin
 export function div_(self: any, other: any, options?: any): any {
   if (isTensor(other)) {
     if (options === undefined) return call(_div__Tensor, self, other)
-    return call(_div__Tensor_mode, self, other, options.roundingMode)
+    return call(_div__Tensor_mode, self, other, given(_div__Tensor_mode, options).roundingMode)
   }
   if (options === undefined) return call(_div__Scalar, self, other)
-  return call(_div__Scalar_mode, self, other, options.roundingMode)
+  return call(_div__Scalar_mode, self, other, given(_div__Scalar_mode, options).roundingMode)
 }
 
 const _divide__Scalar = operator('aten::divide_', 'Scalar')
-const _divide__Scalar_mode = operator('aten::divide_', 'Scalar_mode')
+const _divide__Scalar_mode = operator('aten::divide_', 'Scalar_mode', ['roundingMode'])
 const _divide__Tensor = operator('aten::divide_', 'Tensor')
-const _divide__Tensor_mode = operator('aten::divide_', 'Tensor_mode')
+const _divide__Tensor_mode = operator('aten::divide_', 'Tensor_mode', ['roundingMode'])
 
 /** `aten::divide_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)` */
 export function divide_(self: Tensor, other: Scalar): Tensor
@@ -453,10 +453,10 @@ export function divide_(self: Tensor, other: Tensor, options: { roundingMode: st
 export function divide_(self: any, other: any, options?: any): any {
   if (isTensor(other)) {
     if (options === undefined) return call(_divide__Tensor, self, other)
-    return call(_divide__Tensor_mode, self, other, options.roundingMode)
+    return call(_divide__Tensor_mode, self, other, given(_divide__Tensor_mode, options).roundingMode)
   }
   if (options === undefined) return call(_divide__Scalar, self, other)
-  return call(_divide__Scalar_mode, self, other, options.roundingMode)
+  return call(_divide__Scalar_mode, self, other, given(_divide__Scalar_mode, options).roundingMode)
 }
 
 const _dropout_ = operator('aten::dropout_', '')
@@ -466,11 +466,11 @@ export function dropout_(self: Tensor, p: number, train: boolean): Tensor {
   return call(_dropout_, self, p, train)
 }
 
-const _elu_ = operator('aten::elu_', '')
+const _elu_ = operator('aten::elu_', '', ['alpha', 'scale', 'inputScale'])
 
 /** `aten::elu_(Tensor(a!) self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor(a!)` */
 export function elu_(self: Tensor, options?: { alpha?: Scalar | undefined; scale?: Scalar | undefined; inputScale?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_elu_, self) : call(_elu_, self, options.alpha, options.scale, options.inputScale)
+  return options === undefined ? call(_elu_, self) : call(_elu_, self, given(_elu_, options).alpha, options.scale, options.inputScale)
 }
 
 const _embeddingRenorm_ = operator('aten::embedding_renorm_', '')
@@ -534,11 +534,11 @@ export function expm1_(self: Tensor): Tensor {
   return call(_expm1_, self)
 }
 
-const _exponential_ = operator('aten::exponential_', '')
+const _exponential_ = operator('aten::exponential_', '', ['lambd', 'generator'])
 
 /** `aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)` */
 export function exponential_(self: Tensor, options?: { lambd?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_exponential_, self) : call(_exponential_, self, options.lambd, options.generator)
+  return options === undefined ? call(_exponential_, self) : call(_exponential_, self, given(_exponential_, options).lambd, options.generator)
 }
 
 const _featureAlphaDropout_ = operator('aten::feature_alpha_dropout_', '')
@@ -555,11 +555,11 @@ export function featureDropout_(self: Tensor, p: number, train: boolean): Tensor
   return call(_featureDropout_, self, p, train)
 }
 
-const _fillDiagonal_ = operator('aten::fill_diagonal_', '')
+const _fillDiagonal_ = operator('aten::fill_diagonal_', '', ['wrap'])
 
 /** `aten::fill_diagonal_(Tensor(a!) self, Scalar fill_value, bool wrap=False) -> Tensor(a!)` */
 export function fillDiagonal_(self: Tensor, fillValue: Scalar, options?: { wrap?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_fillDiagonal_, self, fillValue) : call(_fillDiagonal_, self, fillValue, options.wrap)
+  return options === undefined ? call(_fillDiagonal_, self, fillValue) : call(_fillDiagonal_, self, fillValue, given(_fillDiagonal_, options).wrap)
 }
 
 const _fill__Scalar = operator('aten::fill_', 'Scalar')
@@ -650,18 +650,18 @@ export function ge_(self: any, other: any): any {
   return call(_ge__Scalar, self, other)
 }
 
-const _gelu_ = operator('aten::gelu_', '')
+const _gelu_ = operator('aten::gelu_', '', ['approximate'])
 
 /** `aten::gelu_(Tensor(a!) self, *, str approximate="none") -> Tensor(a!)` */
 export function gelu_(self: Tensor, options?: { approximate?: string | undefined }): Tensor {
-  return options === undefined ? call(_gelu_, self) : call(_gelu_, self, options.approximate)
+  return options === undefined ? call(_gelu_, self) : call(_gelu_, self, given(_gelu_, options).approximate)
 }
 
-const _geometric_ = operator('aten::geometric_', '')
+const _geometric_ = operator('aten::geometric_', '', ['generator'])
 
 /** `aten::geometric_(Tensor(a!) self, float p, *, Generator? generator=None) -> Tensor(a!)` */
 export function geometric_(self: Tensor, p: number, options?: { generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_geometric_, self, p) : call(_geometric_, self, p, options.generator)
+  return options === undefined ? call(_geometric_, self, p) : call(_geometric_, self, p, given(_geometric_, options).generator)
 }
 
 const _greaterEqual__Scalar = operator('aten::greater_equal_', 'Scalar')
@@ -714,11 +714,11 @@ export function hardswish_(self: Tensor): Tensor {
   return call(_hardswish_, self)
 }
 
-const _hardtanh_ = operator('aten::hardtanh_', '')
+const _hardtanh_ = operator('aten::hardtanh_', '', ['minVal', 'maxVal'])
 
 /** `aten::hardtanh_(Tensor(a!) self, Scalar min_val=-1, Scalar max_val=1) -> Tensor(a!)` */
 export function hardtanh_(self: Tensor, options?: { minVal?: Scalar | undefined; maxVal?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_hardtanh_, self) : call(_hardtanh_, self, options.minVal, options.maxVal)
+  return options === undefined ? call(_hardtanh_, self) : call(_hardtanh_, self, given(_hardtanh_, options).minVal, options.maxVal)
 }
 
 const _heaviside_ = operator('aten::heaviside_', '')
@@ -756,11 +756,11 @@ export function igammac_(self: Tensor, other: Tensor): Tensor {
   return call(_igammac_, self, other)
 }
 
-const _indexAdd_ = operator('aten::index_add_', '')
+const _indexAdd_ = operator('aten::index_add_', '', ['alpha'])
 
 /** `aten::index_add_(Tensor(a!) self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor(a!)` */
 export function indexAdd_(self: Tensor, dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_indexAdd_, self, dim, index, source) : call(_indexAdd_, self, dim, index, source, options.alpha)
+  return options === undefined ? call(_indexAdd_, self, dim, index, source) : call(_indexAdd_, self, dim, index, source, given(_indexAdd_, options).alpha)
 }
 
 const _indexCopy_ = operator('aten::index_copy_', '')
@@ -782,18 +782,18 @@ export function indexFill_(self: any, dim: any, index: any, value: any): any {
   return call(_indexFill__int_Scalar, self, dim, index, value)
 }
 
-const _indexPut_ = operator('aten::index_put_', '')
+const _indexPut_ = operator('aten::index_put_', '', ['accumulate'])
 
 /** `aten::index_put_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor(a!)` */
 export function indexPut_(self: Tensor, indices: readonly (Tensor | null)[], values: Tensor, options?: { accumulate?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_indexPut_, self, indices, values) : call(_indexPut_, self, indices, values, options.accumulate)
+  return options === undefined ? call(_indexPut_, self, indices, values) : call(_indexPut_, self, indices, values, given(_indexPut_, options).accumulate)
 }
 
-const _indexReduce_ = operator('aten::index_reduce_', '')
+const _indexReduce_ = operator('aten::index_reduce_', '', ['includeSelf'])
 
 /** `aten::index_reduce_(Tensor(a!) self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor(a!)` */
 export function indexReduce_(self: Tensor, dim: number, index: Tensor, source: Tensor, reduce: string, options?: { includeSelf?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_indexReduce_, self, dim, index, source, reduce) : call(_indexReduce_, self, dim, index, source, reduce, options.includeSelf)
+  return options === undefined ? call(_indexReduce_, self, dim, index, source, reduce) : call(_indexReduce_, self, dim, index, source, reduce, given(_indexReduce_, options).includeSelf)
 }
 
 const _lcm_ = operator('aten::lcm_', '')
@@ -822,11 +822,11 @@ export function le_(self: any, other: any): any {
   return call(_le__Scalar, self, other)
 }
 
-const _leakyRelu_ = operator('aten::leaky_relu_', '')
+const _leakyRelu_ = operator('aten::leaky_relu_', '', ['negativeSlope'])
 
 /** `aten::leaky_relu_(Tensor(a!) self, Scalar negative_slope=0.01) -> Tensor(a!)` */
 export function leakyRelu_(self: Tensor, options?: { negativeSlope?: Scalar | undefined }): Tensor {
-  return options === undefined ? call(_leakyRelu_, self) : call(_leakyRelu_, self, options.negativeSlope)
+  return options === undefined ? call(_leakyRelu_, self) : call(_leakyRelu_, self, given(_leakyRelu_, options).negativeSlope)
 }
 
 const _lerp__Scalar = operator('aten::lerp_', 'Scalar')
@@ -893,11 +893,11 @@ export function log2_(self: Tensor): Tensor {
   return call(_log2_, self)
 }
 
-const _logNormal_ = operator('aten::log_normal_', '')
+const _logNormal_ = operator('aten::log_normal_', '', ['mean', 'std', 'generator'])
 
 /** `aten::log_normal_(Tensor(a!) self, float mean=1., float std=2., *, Generator? generator=None) -> Tensor(a!)` */
 export function logNormal_(self: Tensor, options?: { mean?: number | undefined; std?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_logNormal_, self) : call(_logNormal_, self, options.mean, options.std, options.generator)
+  return options === undefined ? call(_logNormal_, self) : call(_logNormal_, self, given(_logNormal_, options).mean, options.std, options.generator)
 }
 
 const _log_ = operator('aten::log_', '')
@@ -935,11 +935,11 @@ export function logicalXor_(self: Tensor, other: Tensor): Tensor {
   return call(_logicalXor_, self, other)
 }
 
-const _logit_ = operator('aten::logit_', '')
+const _logit_ = operator('aten::logit_', '', ['eps'])
 
 /** `aten::logit_(Tensor(a!) self, float? eps=None) -> Tensor(a!)` */
 export function logit_(self: Tensor, options?: { eps?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_logit_, self) : call(_logit_, self, options.eps)
+  return options === undefined ? call(_logit_, self) : call(_logit_, self, given(_logit_, options).eps)
 }
 
 const _lt__Scalar = operator('aten::lt_', 'Scalar')
@@ -1011,11 +1011,11 @@ export function mvlgamma_(self: Tensor, p: number): Tensor {
   return call(_mvlgamma_, self, p)
 }
 
-const _nanToNum_ = operator('aten::nan_to_num_', '')
+const _nanToNum_ = operator('aten::nan_to_num_', '', ['nan', 'posinf', 'neginf'])
 
 /** `aten::nan_to_num_(Tensor(a!) self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor(a!)` */
 export function nanToNum_(self: Tensor, options?: { nan?: number | null | undefined; posinf?: number | null | undefined; neginf?: number | null | undefined }): Tensor {
-  return options === undefined ? call(_nanToNum_, self) : call(_nanToNum_, self, options.nan, options.posinf, options.neginf)
+  return options === undefined ? call(_nanToNum_, self) : call(_nanToNum_, self, given(_nanToNum_, options).nan, options.posinf, options.neginf)
 }
 
 const _ne__Scalar = operator('aten::ne_', 'Scalar')
@@ -1051,11 +1051,11 @@ export function nextafter_(self: Tensor, other: Tensor): Tensor {
   return call(_nextafter_, self, other)
 }
 
-const _normal_ = operator('aten::normal_', '')
+const _normal_ = operator('aten::normal_', '', ['mean', 'std', 'generator'])
 
 /** `aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)` */
 export function normal_(self: Tensor, options?: { mean?: number | undefined; std?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_normal_, self) : call(_normal_, self, options.mean, options.std, options.generator)
+  return options === undefined ? call(_normal_, self) : call(_normal_, self, given(_normal_, options).mean, options.std, options.generator)
 }
 
 const _notEqual__Scalar = operator('aten::not_equal_', 'Scalar')
@@ -1089,11 +1089,11 @@ export function pow_(self: any, exponent: any): any {
   return call(_pow__Scalar, self, exponent)
 }
 
-const _put_ = operator('aten::put_', '')
+const _put_ = operator('aten::put_', '', ['accumulate'])
 
 /** `aten::put_(Tensor(a!) self, Tensor index, Tensor source, bool accumulate=False) -> Tensor(a!)` */
 export function put_(self: Tensor, index: Tensor, source: Tensor, options?: { accumulate?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_put_, self, index, source) : call(_put_, self, index, source, options.accumulate)
+  return options === undefined ? call(_put_, self, index, source) : call(_put_, self, index, source, given(_put_, options).accumulate)
 }
 
 const _rad2deg_ = operator('aten::rad2deg_', '')
@@ -1103,9 +1103,9 @@ export function rad2deg_(self: Tensor): Tensor {
   return call(_rad2deg_, self)
 }
 
-const _random_ = operator('aten::random_', '')
-const _random__to = operator('aten::random_', 'to')
-const _random__from = operator('aten::random_', 'from')
+const _random_ = operator('aten::random_', '', ['generator'])
+const _random__to = operator('aten::random_', 'to', ['generator'])
+const _random__from = operator('aten::random_', 'from', ['generator'])
 
 /** `aten::random_(Tensor(a!) self, *, Generator? generator=None) -> Tensor(a!)` */
 export function random_(self: Tensor, options?: { generator?: Generator | null | undefined }): Tensor
@@ -1114,9 +1114,9 @@ export function random_(self: Tensor, to: number, options?: { generator?: Genera
 /** `aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)` */
 export function random_(self: Tensor, from: number, to: number | null, options?: { generator?: Generator | null | undefined }): Tensor
 export function random_(self: any, b?: any, c?: any, options?: any): any {
-  if (typeof b !== 'number') return b === undefined ? call(_random_, self) : call(_random_, self, b.generator)
-  if (isOptions(c)) return c === undefined ? call(_random__to, self, b) : call(_random__to, self, b, c.generator)
-  return options === undefined ? call(_random__from, self, b, c) : call(_random__from, self, b, c, options.generator)
+  if (typeof b !== 'number') return b === undefined ? call(_random_, self) : call(_random_, self, given(_random_, b).generator)
+  if (isOptions(c)) return c === undefined ? call(_random__to, self, b) : call(_random__to, self, b, given(_random__to, c).generator)
+  return options === undefined ? call(_random__from, self, b, c) : call(_random__from, self, b, c, given(_random__from, options).generator)
 }
 
 const _reciprocal_ = operator('aten::reciprocal_', '')
@@ -1159,22 +1159,29 @@ export function renorm_(self: Tensor, p: Scalar, dim: number, maxnorm: Scalar): 
   return call(_renorm_, self, p, dim, maxnorm)
 }
 
-const _resizeAs_ = operator('aten::resize_as_', '')
+const _resizeAsSparse_ = operator('aten::resize_as_sparse_', '')
+
+/** `aten::resize_as_sparse_(Tensor(a!) self, Tensor the_template) -> Tensor(a!)` */
+export function resizeAsSparse_(self: Tensor, theTemplate: Tensor): Tensor {
+  return call(_resizeAsSparse_, self, theTemplate)
+}
+
+const _resizeAs_ = operator('aten::resize_as_', '', ['memoryFormat'])
 
 /** `aten::resize_as_(Tensor(a!) self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor(a!)` */
 export function resizeAs_(self: Tensor, theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_resizeAs_, self, theTemplate) : call(_resizeAs_, self, theTemplate, options.memoryFormat)
+  return options === undefined ? call(_resizeAs_, self, theTemplate) : call(_resizeAs_, self, theTemplate, given(_resizeAs_, options).memoryFormat)
 }
 
-const _resize_ = operator('aten::resize_', '')
+const _resize_ = operator('aten::resize_', '', ['memoryFormat'])
 
 /** `aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)` */
 export function resize_(self: Tensor, size: readonly number[], options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_resize_, self, size) : call(_resize_, self, size, options.memoryFormat)
+  return options === undefined ? call(_resize_, self, size) : call(_resize_, self, size, given(_resize_, options).memoryFormat)
 }
 
 const _round_ = operator('aten::round_', '')
-const _round__decimals = operator('aten::round_', 'decimals')
+const _round__decimals = operator('aten::round_', 'decimals', ['decimals'])
 
 /** `aten::round_(Tensor(a!) self) -> Tensor(a!)` */
 export function round_(self: Tensor): Tensor
@@ -1182,21 +1189,21 @@ export function round_(self: Tensor): Tensor
 export function round_(self: Tensor, options: { decimals: number }): Tensor
 export function round_(self: any, options?: any): any {
   if (options === undefined) return call(_round_, self)
-  return call(_round__decimals, self, options.decimals)
+  return call(_round__decimals, self, given(_round__decimals, options).decimals)
 }
 
-const _rreluWithNoise_ = operator('aten::rrelu_with_noise_', '')
+const _rreluWithNoise_ = operator('aten::rrelu_with_noise_', '', ['lower', 'upper', 'training', 'generator'])
 
 /** `aten::rrelu_with_noise_(Tensor(a!) self, Tensor(b!) noise, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)` */
 export function rreluWithNoise_(self: Tensor, noise: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_rreluWithNoise_, self, noise) : call(_rreluWithNoise_, self, noise, options.lower, options.upper, options.training, options.generator)
+  return options === undefined ? call(_rreluWithNoise_, self, noise) : call(_rreluWithNoise_, self, noise, given(_rreluWithNoise_, options).lower, options.upper, options.training, options.generator)
 }
 
-const _rrelu_ = operator('aten::rrelu_', '')
+const _rrelu_ = operator('aten::rrelu_', '', ['lower', 'upper', 'training', 'generator'])
 
 /** `aten::rrelu_(Tensor(a!) self, Scalar lower=0.125, Scalar upper=0.33333333333333331, bool training=False, Generator? generator=None) -> Tensor(a!)` */
 export function rrelu_(self: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_rrelu_, self) : call(_rrelu_, self, options.lower, options.upper, options.training, options.generator)
+  return options === undefined ? call(_rrelu_, self) : call(_rrelu_, self, given(_rrelu_, options).lower, options.upper, options.training, options.generator)
 }
 
 const _rsqrt_ = operator('aten::rsqrt_', '')
@@ -1213,17 +1220,17 @@ export function scatterAdd_(self: Tensor, dim: number, index: Tensor, src: Tenso
   return call(_scatterAdd_, self, dim, index, src)
 }
 
-const _scatterReduce__two = operator('aten::scatter_reduce_', 'two')
+const _scatterReduce__two = operator('aten::scatter_reduce_', 'two', ['includeSelf'])
 
 /** `aten::scatter_reduce_.two(Tensor(a!) self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True) -> Tensor(a!)` */
 export function scatterReduce_(self: Tensor, dim: number, index: Tensor, src: Tensor, reduce: string, options?: { includeSelf?: boolean | undefined }): Tensor {
-  return options === undefined ? call(_scatterReduce__two, self, dim, index, src, reduce) : call(_scatterReduce__two, self, dim, index, src, reduce, options.includeSelf)
+  return options === undefined ? call(_scatterReduce__two, self, dim, index, src, reduce) : call(_scatterReduce__two, self, dim, index, src, reduce, given(_scatterReduce__two, options).includeSelf)
 }
 
-const _scatter__reduce = operator('aten::scatter_', 'reduce')
+const _scatter__reduce = operator('aten::scatter_', 'reduce', ['reduce'])
 const _scatter__src = operator('aten::scatter_', 'src')
 const _scatter__value = operator('aten::scatter_', 'value')
-const _scatter__value_reduce = operator('aten::scatter_', 'value_reduce')
+const _scatter__value_reduce = operator('aten::scatter_', 'value_reduce', ['reduce'])
 
 /** `aten::scatter_.reduce(Tensor(a!) self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor(a!)` */
 export function scatter_(self: Tensor, dim: number, index: Tensor, src: Tensor, options: { reduce: string }): Tensor
@@ -1236,10 +1243,10 @@ export function scatter_(self: Tensor, dim: number, index: Tensor, value: Scalar
 export function scatter_(self: any, dim: any, index: any, d: any, options?: any): any {
   if (isTensor(d)) {
     if (options === undefined) return call(_scatter__src, self, dim, index, d)
-    return call(_scatter__reduce, self, dim, index, d, options.reduce)
+    return call(_scatter__reduce, self, dim, index, d, given(_scatter__reduce, options).reduce)
   }
   if (options === undefined) return call(_scatter__value, self, dim, index, d)
-  return call(_scatter__value_reduce, self, dim, index, d, options.reduce)
+  return call(_scatter__value_reduce, self, dim, index, d, given(_scatter__value_reduce, options).reduce)
 }
 
 const _selu_ = operator('aten::selu_', '')
@@ -1251,7 +1258,7 @@ export function selu_(self: Tensor): Tensor {
 
 const _set_ = operator('aten::set_', '')
 const _set__source_Tensor = operator('aten::set_', 'source_Tensor')
-const _set__source_Tensor_storage_offset = operator('aten::set_', 'source_Tensor_storage_offset')
+const _set__source_Tensor_storage_offset = operator('aten::set_', 'source_Tensor_storage_offset', ['stride'])
 
 /** `aten::set_(Tensor(a!) self) -> Tensor(a!)` */
 export function set_(self: Tensor): Tensor
@@ -1262,7 +1269,7 @@ export function set_(self: Tensor, source: Tensor, storageOffset: number, size: 
 export function set_(self: any, source?: any, storageOffset?: any, size?: any, options?: any): any {
   if (source === undefined) return call(_set_, self)
   if (storageOffset === undefined) return call(_set__source_Tensor, self, source)
-  return options === undefined ? call(_set__source_Tensor_storage_offset, self, source, storageOffset, size) : call(_set__source_Tensor_storage_offset, self, source, storageOffset, size, options.stride)
+  return options === undefined ? call(_set__source_Tensor_storage_offset, self, source, storageOffset, size) : call(_set__source_Tensor_storage_offset, self, source, storageOffset, size, given(_set__source_Tensor_storage_offset, options).stride)
 }
 
 const _sgn_ = operator('aten::sgn_', '')
@@ -1314,6 +1321,20 @@ export function sinh_(self: Tensor): Tensor {
   return call(_sinh_, self)
 }
 
+const _sparseResizeAndClear_ = operator('aten::sparse_resize_and_clear_', '')
+
+/** `aten::sparse_resize_and_clear_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)` */
+export function sparseResizeAndClear_(self: Tensor, size: readonly number[], sparseDim: number, denseDim: number): Tensor {
+  return call(_sparseResizeAndClear_, self, size, sparseDim, denseDim)
+}
+
+const _sparseResize_ = operator('aten::sparse_resize_', '')
+
+/** `aten::sparse_resize_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)` */
+export function sparseResize_(self: Tensor, size: readonly number[], sparseDim: number, denseDim: number): Tensor {
+  return call(_sparseResize_, self, size, sparseDim, denseDim)
+}
+
 const _sqrt_ = operator('aten::sqrt_', '')
 
 /** `aten::sqrt_(Tensor(a!) self) -> Tensor(a!)` */
@@ -1344,28 +1365,28 @@ export function squeeze_(self: any, dim?: any): any {
   return call(_squeeze__dims, self, dim)
 }
 
-const _sub__Scalar = operator('aten::sub_', 'Scalar')
-const _sub__Tensor = operator('aten::sub_', 'Tensor')
+const _sub__Scalar = operator('aten::sub_', 'Scalar', ['alpha'])
+const _sub__Tensor = operator('aten::sub_', 'Tensor', ['alpha'])
 
 /** `aten::sub_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)` */
 export function sub_(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::sub_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)` */
 export function sub_(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function sub_(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_sub__Tensor, self, other) : call(_sub__Tensor, self, other, options.alpha)
-  return options === undefined ? call(_sub__Scalar, self, other) : call(_sub__Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_sub__Tensor, self, other) : call(_sub__Tensor, self, other, given(_sub__Tensor, options).alpha)
+  return options === undefined ? call(_sub__Scalar, self, other) : call(_sub__Scalar, self, other, given(_sub__Scalar, options).alpha)
 }
 
-const _subtract__Scalar = operator('aten::subtract_', 'Scalar')
-const _subtract__Tensor = operator('aten::subtract_', 'Tensor')
+const _subtract__Scalar = operator('aten::subtract_', 'Scalar', ['alpha'])
+const _subtract__Tensor = operator('aten::subtract_', 'Tensor', ['alpha'])
 
 /** `aten::subtract_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)` */
 export function subtract_(self: Tensor, other: Scalar, options?: { alpha?: Scalar | undefined }): Tensor
 /** `aten::subtract_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)` */
 export function subtract_(self: Tensor, other: Tensor, options?: { alpha?: Scalar | undefined }): Tensor
 export function subtract_(self: any, other: any, options?: any): any {
-  if (isTensor(other)) return options === undefined ? call(_subtract__Tensor, self, other) : call(_subtract__Tensor, self, other, options.alpha)
-  return options === undefined ? call(_subtract__Scalar, self, other) : call(_subtract__Scalar, self, other, options.alpha)
+  if (isTensor(other)) return options === undefined ? call(_subtract__Tensor, self, other) : call(_subtract__Tensor, self, other, given(_subtract__Tensor, options).alpha)
+  return options === undefined ? call(_subtract__Scalar, self, other) : call(_subtract__Scalar, self, other, given(_subtract__Scalar, options).alpha)
 }
 
 const _swapaxes_ = operator('aten::swapaxes_', '')
@@ -1417,18 +1438,18 @@ export function transpose_(self: Tensor, dim0: number, dim1: number): Tensor {
   return call(_transpose_, self, dim0, dim1)
 }
 
-const _tril_ = operator('aten::tril_', '')
+const _tril_ = operator('aten::tril_', '', ['diagonal'])
 
 /** `aten::tril_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)` */
 export function tril_(self: Tensor, options?: { diagonal?: number | undefined }): Tensor {
-  return options === undefined ? call(_tril_, self) : call(_tril_, self, options.diagonal)
+  return options === undefined ? call(_tril_, self) : call(_tril_, self, given(_tril_, options).diagonal)
 }
 
-const _triu_ = operator('aten::triu_', '')
+const _triu_ = operator('aten::triu_', '', ['diagonal'])
 
 /** `aten::triu_(Tensor(a!) self, SymInt diagonal=0) -> Tensor(a!)` */
 export function triu_(self: Tensor, options?: { diagonal?: number | undefined }): Tensor {
-  return options === undefined ? call(_triu_, self) : call(_triu_, self, options.diagonal)
+  return options === undefined ? call(_triu_, self) : call(_triu_, self, given(_triu_, options).diagonal)
 }
 
 const _trueDivide__Scalar = operator('aten::true_divide_', 'Scalar')
@@ -1450,11 +1471,11 @@ export function trunc_(self: Tensor): Tensor {
   return call(_trunc_, self)
 }
 
-const _uniform_ = operator('aten::uniform_', '')
+const _uniform_ = operator('aten::uniform_', '', ['from', 'to', 'generator'])
 
 /** `aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)` */
 export function uniform_(self: Tensor, options?: { from?: number | undefined; to?: number | undefined; generator?: Generator | null | undefined }): Tensor {
-  return options === undefined ? call(_uniform_, self) : call(_uniform_, self, options.from, options.to, options.generator)
+  return options === undefined ? call(_uniform_, self) : call(_uniform_, self, given(_uniform_, options).from, options.to, options.generator)
 }
 
 const _unsqueeze_ = operator('aten::unsqueeze_', '')

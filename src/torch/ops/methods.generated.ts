@@ -546,7 +546,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)` */
-  broadcastTo(size: readonly number[]): Tensor {
+  broadcastTo(size: readonly number[]): Tensor
+  /** `aten::broadcast_to(Tensor(a) self, SymInt[] size) -> Tensor(a)` */
+  broadcastTo(size: number, ...rest: number[]): Tensor
+  broadcastTo(size: any): any {
+    if (typeof size === 'number') return ops.broadcastTo(this as any, [...arguments])
     return ops.broadcastTo(this as any, size)
   }
 
@@ -1086,7 +1090,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)` */
-  expand(size: readonly number[], options?: { implicit?: boolean | undefined }): Tensor {
+  expand(size: readonly number[], options?: { implicit?: boolean | undefined }): Tensor
+  /** `aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)` */
+  expand(size: number, ...rest: number[]): Tensor
+  expand(size: any, options?: any): any {
+    if (typeof size === 'number') return ops.expand(this as any, [...arguments])
     return ops.expand(this as any, size, options)
   }
 
@@ -1113,6 +1121,19 @@ export abstract class TensorMethods extends TensorHandle {
   /** `aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)` */
   exponential_(options?: { lambd?: number | undefined; generator?: Generator | null | undefined }): Tensor {
     return ops.exponential_(this as any, options)
+  }
+
+  /** `aten::fake_quantize_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> Tensor` */
+  fakeQuantizePerChannelAffine(scale: Tensor, zeroPoint: Tensor, axis: number, quantMin: number, quantMax: number): Tensor {
+    return ops.fakeQuantizePerChannelAffine(this as any, scale, zeroPoint, axis, quantMin, quantMax)
+  }
+
+  /** `aten::fake_quantize_per_tensor_affine(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> Tensor` */
+  fakeQuantizePerTensorAffine(scale: number, zeroPoint: number, quantMin: number, quantMax: number): Tensor
+  /** `aten::fake_quantize_per_tensor_affine.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor` */
+  fakeQuantizePerTensorAffine(scale: Tensor, zeroPoint: Tensor, quantMin: number, quantMax: number): Tensor
+  fakeQuantizePerTensorAffine(scale: any, zeroPoint: any, quantMin: any, quantMax: any): any {
+    return ops.fakeQuantizePerTensorAffine(this as any, scale, zeroPoint, quantMin, quantMax)
   }
 
   /** `aten::feature_alpha_dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)` */
@@ -1262,7 +1283,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::flip(Tensor self, int[] dims) -> Tensor` */
-  flip(dims: readonly number[]): Tensor {
+  flip(dims: readonly number[]): Tensor
+  /** `aten::flip(Tensor self, int[] dims) -> Tensor` */
+  flip(dims: number, ...rest: number[]): Tensor
+  flip(dims: any): any {
+    if (typeof dims === 'number') return ops.flip(this as any, [...arguments])
     return ops.flip(this as any, dims)
   }
 
@@ -1377,6 +1402,11 @@ export abstract class TensorMethods extends TensorHandle {
   /** `aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
   fullLike(fillValue: Scalar, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
     return ops.fullLike(this as any, fillValue, options)
+  }
+
+  /** `aten::fused_moving_avg_obs_fake_quant(Tensor self, Tensor observer_on, Tensor fake_quant_on, Tensor(a!) running_min, Tensor(b!) running_max, Tensor(c!) scale, Tensor(d!) zero_point, float averaging_const, int quant_min, int quant_max, int ch_axis, bool per_row_fake_quant=False, bool symmetric_quant=False) -> Tensor` */
+  fusedMovingAvgObsFakeQuant(observerOn: Tensor, fakeQuantOn: Tensor, runningMin: Tensor, runningMax: Tensor, scale: Tensor, zeroPoint: Tensor, averagingConst: number, quantMin: number, quantMax: number, chAxis: number, options?: { perRowFakeQuant?: boolean | undefined; symmetricQuant?: boolean | undefined }): Tensor {
+    return ops.fusedMovingAvgObsFakeQuant(this as any, observerOn, fakeQuantOn, runningMin, runningMax, scale, zeroPoint, averagingConst, quantMin, quantMax, chAxis, options)
   }
 
   /** `aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor` */
@@ -1544,6 +1574,11 @@ export abstract class TensorMethods extends TensorHandle {
   /** `aten::hardtanh_(Tensor(a!) self, Scalar min_val=-1, Scalar max_val=1) -> Tensor(a!)` */
   hardtanh_(options?: { minVal?: Scalar | undefined; maxVal?: Scalar | undefined }): Tensor {
     return ops.hardtanh_(this as any, options)
+  }
+
+  /** `aten::hash_tensor(Tensor self, int[1] dim=[], *, bool keepdim=False, int mode=0) -> Tensor` */
+  hashTensor(options?: { dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined; mode?: number | undefined }): Tensor {
+    return ops.hashTensor(this as any, options)
   }
 
   /** `aten::heaviside(Tensor self, Tensor values) -> Tensor` */
@@ -2232,16 +2267,6 @@ export abstract class TensorMethods extends TensorHandle {
     return ops.luSolve(this as any, LUData, LUPivots)
   }
 
-  /** `aten::mH(Tensor(a) self) -> Tensor(a)` */
-  mH(): Tensor {
-    return ops.mH(this as any)
-  }
-
-  /** `aten::mT(Tensor(a) self) -> Tensor(a)` */
-  mT(): Tensor {
-    return ops.mT(this as any)
-  }
-
   /** `aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor` */
   maskedFill(mask: Tensor, value: Scalar): Tensor
   /** `aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor` */
@@ -2589,7 +2614,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
-  newEmpty(size: readonly number[], options?: FactoryOptions): Tensor {
+  newEmpty(size: readonly number[], options?: FactoryOptions): Tensor
+  /** `aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
+  newEmpty(size: number, ...rest: number[]): Tensor
+  newEmpty(size: any, options?: any): any {
+    if (typeof size === 'number') return ops.newEmpty(this as any, [...arguments])
     return ops.newEmpty(this as any, size, options)
   }
 
@@ -2604,12 +2633,20 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
-  newOnes(size: readonly number[], options?: FactoryOptions): Tensor {
+  newOnes(size: readonly number[], options?: FactoryOptions): Tensor
+  /** `aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
+  newOnes(size: number, ...rest: number[]): Tensor
+  newOnes(size: any, options?: any): any {
+    if (typeof size === 'number') return ops.newOnes(this as any, [...arguments])
     return ops.newOnes(this as any, size, options)
   }
 
   /** `aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
-  newZeros(size: readonly number[], options?: FactoryOptions): Tensor {
+  newZeros(size: readonly number[], options?: FactoryOptions): Tensor
+  /** `aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
+  newZeros(size: number, ...rest: number[]): Tensor
+  newZeros(size: any, options?: any): any {
+    if (typeof size === 'number') return ops.newZeros(this as any, [...arguments])
     return ops.newZeros(this as any, size, options)
   }
 
@@ -2740,7 +2777,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)` */
-  permute(dims: readonly number[]): Tensor {
+  permute(dims: readonly number[]): Tensor
+  /** `aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)` */
+  permute(dims: number, ...rest: number[]): Tensor
+  permute(dims: any): any {
+    if (typeof dims === 'number') return ops.permute(this as any, [...arguments])
     return ops.permute(this as any, dims)
   }
 
@@ -2980,7 +3021,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::repeat(Tensor self, SymInt[] repeats) -> Tensor` */
-  repeat(repeats: readonly number[]): Tensor {
+  repeat(repeats: readonly number[]): Tensor
+  /** `aten::repeat(Tensor self, SymInt[] repeats) -> Tensor` */
+  repeat(repeats: number, ...rest: number[]): Tensor
+  repeat(repeats: any): any {
+    if (typeof repeats === 'number') return ops.repeat(this as any, [...arguments])
     return ops.repeat(this as any, repeats)
   }
 
@@ -3008,7 +3053,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)` */
-  reshape(shape: readonly number[]): Tensor {
+  reshape(shape: readonly number[]): Tensor
+  /** `aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)` */
+  reshape(shape: number, ...rest: number[]): Tensor
+  reshape(shape: any): any {
+    if (typeof shape === 'number') return ops.reshape(this as any, [...arguments])
     return ops.reshape(this as any, shape)
   }
 
@@ -3017,13 +3066,22 @@ export abstract class TensorMethods extends TensorHandle {
     return ops.reshapeAs(this as any, other)
   }
 
+  /** `aten::resize_as_sparse_(Tensor(a!) self, Tensor the_template) -> Tensor(a!)` */
+  resizeAsSparse_(theTemplate: Tensor): Tensor {
+    return ops.resizeAsSparse_(this as any, theTemplate)
+  }
+
   /** `aten::resize_as_(Tensor(a!) self, Tensor the_template, *, MemoryFormat? memory_format=None) -> Tensor(a!)` */
   resizeAs_(theTemplate: Tensor, options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
     return ops.resizeAs_(this as any, theTemplate, options)
   }
 
   /** `aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)` */
-  resize_(size: readonly number[], options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
+  resize_(size: readonly number[], options?: { memoryFormat?: MemoryFormat | null | undefined }): Tensor
+  /** `aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)` */
+  resize_(size: number, ...rest: number[]): Tensor
+  resize_(size: any, options?: any): any {
+    if (typeof size === 'number') return ops.resize_(this as any, [...arguments])
     return ops.resize_(this as any, size, options)
   }
 
@@ -3321,6 +3379,16 @@ export abstract class TensorMethods extends TensorHandle {
   /** `aten::sparse_mask(Tensor self, Tensor mask) -> Tensor` */
   sparseMask(mask: Tensor): Tensor {
     return ops.sparseMask(this as any, mask)
+  }
+
+  /** `aten::sparse_resize_and_clear_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)` */
+  sparseResizeAndClear_(size: readonly number[], sparseDim: number, denseDim: number): Tensor {
+    return ops.sparseResizeAndClear_(this as any, size, sparseDim, denseDim)
+  }
+
+  /** `aten::sparse_resize_(Tensor(a!) self, int[] size, int sparse_dim, int dense_dim) -> Tensor(a!)` */
+  sparseResize_(size: readonly number[], sparseDim: number, denseDim: number): Tensor {
+    return ops.sparseResize_(this as any, size, sparseDim, denseDim)
   }
 
   /** `aten::sparse_sampled_addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor` */
@@ -3666,7 +3734,11 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::sum_to_size(Tensor self, SymInt[] size) -> Tensor` */
-  sumToSize(size: readonly number[]): Tensor {
+  sumToSize(size: readonly number[]): Tensor
+  /** `aten::sum_to_size(Tensor self, SymInt[] size) -> Tensor` */
+  sumToSize(size: number, ...rest: number[]): Tensor
+  sumToSize(size: any): any {
+    if (typeof size === 'number') return ops.sumToSize(this as any, [...arguments])
     return ops.sumToSize(this as any, size)
   }
 
@@ -3761,13 +3833,22 @@ export abstract class TensorMethods extends TensorHandle {
   }
 
   /** `aten::tile(Tensor self, SymInt[] dims) -> Tensor` */
-  tile(dims: readonly number[]): Tensor {
+  tile(dims: readonly number[]): Tensor
+  /** `aten::tile(Tensor self, SymInt[] dims) -> Tensor` */
+  tile(dims: number, ...rest: number[]): Tensor
+  tile(dims: any): any {
+    if (typeof dims === 'number') return ops.tile(this as any, [...arguments])
     return ops.tile(this as any, dims)
   }
 
   /** `aten::to_dense(Tensor self, ScalarType? dtype=None, *, bool? masked_grad=None) -> Tensor` */
   toDense(options?: { dtype?: DType | null | undefined; maskedGrad?: boolean | null | undefined }): Tensor {
     return ops.toDense(this as any, options)
+  }
+
+  /** `aten::to_mkldnn(Tensor self, ScalarType? dtype=None) -> Tensor` */
+  toMkldnn(options?: { dtype?: DType | null | undefined }): Tensor {
+    return ops.toMkldnn(this as any, options)
   }
 
   /** `aten::to_padded_tensor(Tensor self, float padding, SymInt[]? output_size=None) -> Tensor` */
@@ -4011,9 +4092,12 @@ export abstract class TensorMethods extends TensorHandle {
 
   /** `aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)` */
   view(size: readonly number[]): Tensor
+  /** `aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)` */
+  view(size: number, ...rest: number[]): Tensor
   /** `aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)` */
   view(dtype: DType): Tensor
   view(a: any): any {
+    if (typeof a === 'number') return ops.view(this as any, [...arguments])
     return ops.view(this as any, a)
   }
 
