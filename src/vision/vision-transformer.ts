@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import {
-  Attention, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter
+  Attention, checkpoint, Conv2d, DropPath, GELU, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter
 } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
@@ -152,6 +152,8 @@ export class VisionTransformer extends Module {
   readonly channels: number
   readonly embedDim: number
   readonly depth: number
+  /** Whether blocks keep only their inputs in training and compute the rest again in backward: see `checkpoint` of `gmml/nn`. */
+  gradCheckpointing = false
 
   /**
    * @throws InputError for a patch that does not divide the image, a width that the heads do not divide, a size below 1, a drop path that
@@ -204,7 +206,7 @@ export class VisionTransformer extends Module {
     let x = torch.cat([this.cls_token.expand([batch!, -1, -1]), patches], { dim: 1 }).add(this.pos_embed)
     let total: Tensor | undefined
     for (const [i, block] of [...this.blocks].slice(0, Math.max(...blocks)).entries()) {
-      x = block.call(x)
+      x = this.gradCheckpointing ? checkpoint(block, x) : block.call(x)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }
     return this.norm.call(blocks.length > 1 ? total!.div(blocks.length) : total!)
