@@ -15,6 +15,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -159,31 +160,26 @@ class GradientPass {
 
   // Runs as far as possible without recomputing. Null when nothing is left to recompute.
   const CheckpointNode* advance() {
-    region_ = nullptr;
-    runPhase();
-    CheckpointNode* next = nullptr;
-    const auto [regions, behind] = survey(nullptr);
-    for (auto* region : regions) {
-      if (behind.count(region)) continue;
-      // The latest first, as the engine does.
-      if (!next || region->sequence_nr() > next->sequence_nr()) next = region;
-    }
-    if (!next) return nullptr;
-    for (const auto& [edge, gradient] : pending_) {
-      if (edge.function.get() == next) region_ = edge.function;
-    }
-    arrived_.assign(next->num_inputs(), at::Tensor());
-    for (uint32_t i = 0; i < arrived_.size(); ++i) {
-      const auto entry = pending_.find(Edge(region_, i));
-      if (entry == pending_.end()) continue;
-      arrived_[i] = entry->second;
-      for (const auto& wanted : wanted_) {
-        if (wanted == entry->first) results_[wanted] = entry->second;
+    while (auto* region = runPhase()) {
+      arrived_.assign(region->num_inputs(), at::Tensor());
+      bool any = false;
+      for (auto entry = pending_.begin(); entry != pending_.end();) {
+        if (entry->first.function.get() != region) {
+          ++entry;
+          continue;
+        }
+        any = true;
+        region_ = entry->first.function;
+        arrived_[entry->first.input_nr] = entry->second;
+        if (std::find(wanted_.begin(), wanted_.end(), entry->first) != wanted_.end()) results_[entry->first] = entry->second;
+        entry = pending_.erase(entry);
       }
-      pending_.erase(entry);
+      if (!any) continue;  // undefined gradients only: nothing flows through it
+      for (const auto& [_, hook] : region->retains_grad_hooks()) arrived_ = (*hook)(arrived_);
+      return region;
     }
-    for (const auto& [_, hook] : next->retains_grad_hooks()) arrived_ = (*hook)(arrived_);
-    return next;
+    region_ = nullptr;
+    return nullptr;
   }
 
   // The recomputed outputs of the region that advance() stopped at: its gradients flow on into their graph.
@@ -243,28 +239,44 @@ class GradientPass {
     sum = sum.defined() ? sum + gradient : std::move(gradient);
   }
 
-  // Regions ahead, and all nodes behind them (other regions among these); `all` receives every node ahead.
-  std::pair<std::vector<CheckpointNode*>, Nodes> survey(Nodes* all) const {
-    Nodes ahead, behind;
-    for (const auto& [edge, gradient] : pending_) reach(edge.function.get(), ahead);
+  // What lies ahead of the pending gradients.
+  struct Survey {
+    Nodes ahead;
+    Nodes deferred;                  // those of `ahead` that wait for the next region
+    CheckpointNode* next = nullptr;  // the next region
+  };
+
+  Survey survey() const {
+    Survey result;
+    for (const auto& [edge, gradient] : pending_) reach(edge.function.get(), result.ahead);
     std::vector<CheckpointNode*> regions;
-    for (auto* node : ahead) {
-      auto* region = dynamic_cast<CheckpointNode*>(node);
-      if (!region) continue;
-      regions.push_back(region);
+    for (auto* node : result.ahead) {
+      if (auto* region = dynamic_cast<CheckpointNode*>(node)) regions.push_back(region);
+    }
+    for (auto* region : regions) {
       for (const auto& edge : region->next_edges()) {
-        if (edge.is_valid()) reach(edge.function.get(), behind);
+        if (edge.is_valid()) reach(edge.function.get(), result.deferred);
       }
     }
-    if (all) *all = std::move(ahead);
-    return {std::move(regions), std::move(behind)};
+    for (auto* region : regions) {
+      if (result.deferred.count(region)) continue;
+      if (!result.next || region->sequence_nr() > result.next->sequence_nr()) result.next = region;
+    }
+    if (!result.next) return result;
+    // The engine takes the nodes that were made last first, and so sums gradients in that order: nodes older than the region wait too.
+    Nodes older = result.deferred;
+    for (auto* node : result.ahead) {
+      if (node->sequence_nr() < result.next->sequence_nr()) reach(node, older);
+    }
+    // Numbers of nodes that another thread made (second derivatives on a GPU) say nothing: then it is the order of the sum that suffers.
+    if (!older.count(result.next)) result.deferred = std::move(older);
+    return result;
   }
 
-  void runPhase() {
-    Nodes ahead;
-    const auto [regions, behind] = survey(&ahead);
-    const auto runs = [&, &behind = behind](Node* node) {
-      return !behind.count(node) && !isLeaf(node) && !dynamic_cast<CheckpointNode*>(node);
+  CheckpointNode* runPhase() {
+    const auto [ahead, deferred, next] = survey();
+    const auto runs = [&deferred = deferred](Node* node) {
+      return !deferred.count(node) && !isLeaf(node) && !dynamic_cast<CheckpointNode*>(node);
     };
     std::unordered_set<Edge> stops;
     for (auto* node : ahead) {
@@ -290,7 +302,7 @@ class GradientPass {
       gradients.push_back(std::move(entry->second));
       entry = pending_.erase(entry);
     }
-    if (roots.empty() || stops.empty()) return;
+    if (roots.empty() || stops.empty()) return next;
     const torch::autograd::edge_list captured(stops.begin(), stops.end());
     Ends ends;
     for (const auto& edge : captured) {
@@ -310,9 +322,10 @@ class GradientPass {
       if (runs(captured[i].function.get())) {
         results_[captured[i]] = std::move(found[i]);
       } else {
-        add(captured[i], std::move(found[i]));
+        pending_[captured[i]] = std::move(found[i]);
       }
     }
+    return next;
   }
 
   const bool keepGraph_, createGraph_;

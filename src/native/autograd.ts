@@ -50,7 +50,7 @@ export function gradientsOf(
     const found = handles.map((handle) => (handle === null ? null : wrap(handle)))
     if (!allowUnused && found.includes(null)) {
       for (const gradient of found) gradient?.dispose()
-      throw new TorchError('grad: One of the differentiated Tensors appears to not have been used in the graph')
+      throw new TorchError('grad: One of the differentiated Tensors appears to not have been used in the graph', 'grad')
     }
     return found
   })
