@@ -21,6 +21,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initTensors(env, exports, *environment);
   initStorage(env, exports, *environment);
   initAutograd(env, exports, *environment);
+  initAnomaly(env, exports, *environment);
+  initCheckpoint(env, exports, *environment);
   initRandom(env, exports, *environment);
   initSystem(env, exports, *environment);
   return exports;

@@ -1,4 +1,6 @@
 // Gradients, and the thread-local modes that decide how operators run: grad mode and autocast.
+#include "autograd.h"
+
 #include "arguments.h"
 #include "exports.h"
 
@@ -16,13 +18,16 @@ std::vector<at::Tensor> gradientsAt(const Napi::CallbackInfo& info, size_t index
 }
 
 Napi::Value backward(const Napi::CallbackInfo& info) {
-  torch::autograd::backward(tensorsAt(info, 0), gradientsAt(info, 1), boolAt(info, 2), boolAt(info, 3));
+  const auto outputs = tensorsAt(info, 0), gradients = gradientsAt(info, 1);
+  checkGradients(outputs, gradients);
+  torch::autograd::backward(outputs, gradients, boolAt(info, 2), boolAt(info, 3));
   return info.Env().Undefined();
 }
 
 Napi::Value grad(const Napi::CallbackInfo& info) {
-  auto gradients = torch::autograd::grad(tensorsAt(info, 0), tensorsAt(info, 1), gradientsAt(info, 2), boolAt(info, 3),
-                                         boolAt(info, 4), boolAt(info, 5));
+  const auto outputs = tensorsAt(info, 0), given = gradientsAt(info, 2);
+  checkGradients(outputs, given);
+  auto gradients = torch::autograd::grad(outputs, tensorsAt(info, 1), given, boolAt(info, 3), boolAt(info, 4), boolAt(info, 5));
   auto result = Napi::Array::New(info.Env(), gradients.size());
   for (uint32_t i = 0; i < gradients.size(); ++i) result.Set(i, toHandle(info, std::move(gradients[i])));
   return result;
@@ -98,6 +103,22 @@ Napi::Value setGradMode(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), before);
 }
 
+// enterInferenceMode(enabled): regions nest, so JavaScript leaves them in the opposite order. Gives how many are open.
+Napi::Value enterInferenceMode(const Napi::CallbackInfo& info) {
+  auto& modes = environmentOf(info).inferenceModes;
+  modes.push_back(std::make_unique<c10::InferenceMode>(boolAt(info, 0)));
+  return Napi::Number::New(info.Env(), static_cast<double>(modes.size()));
+}
+
+Napi::Value leaveInferenceMode(const Napi::CallbackInfo& info) {
+  auto& modes = environmentOf(info).inferenceModes;
+  if (modes.empty()) throw ValueError("no inference mode to leave");
+  modes.pop_back();
+  return info.Env().Undefined();
+}
+
+Napi::Value inferenceMode(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), c10::InferenceMode::is_enabled()); }
+
 at::DeviceType deviceTypeAt(const Napi::CallbackInfo& info, size_t index) { return c10::Device(stringAt(info, index)).type(); }
 
 Napi::Value autocast(const Napi::CallbackInfo& info) {
@@ -132,7 +153,34 @@ Napi::Value leaveAutocast(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// setAutocastCache(enabled): gives whether it was.
+Napi::Value setAutocastCache(const Napi::CallbackInfo& info) {
+  const bool before = at::autocast::is_autocast_cache_enabled();
+  at::autocast::set_autocast_cache_enabled(boolAt(info, 0));
+  return Napi::Boolean::New(info.Env(), before);
+}
+
+Napi::Value clearAutocastCache(const Napi::CallbackInfo& info) {
+  at::autocast::clear_cache();
+  return info.Env().Undefined();
+}
+
 }  // namespace
+
+void checkGradients(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& gradients) {
+  if (!gradients.empty() && gradients.size() != outputs.size()) {
+    throw ValueError("expected " + std::to_string(outputs.size()) + " gradients, one for each output, received " +
+                     std::to_string(gradients.size()));
+  }
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    const auto &output = outputs[i], &gradient = gradients[i];
+    if (!gradient.defined()) continue;
+    if (!output.is_same_size(gradient) || output.is_complex() != gradient.is_complex()) {
+      throw ValueError("expected a gradient of the shape of output " + std::to_string(i) + " (" + describeTensor(output) +
+                       "), complex where it is, received " + describeTensor(gradient));
+    }
+  }
+}
 
 void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"backward", backward>(env, exports, environment);
@@ -147,6 +195,11 @@ void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment
   exportFunction<"setData", setData>(env, exports, environment);
   exportFunction<"gradMode", gradMode>(env, exports, environment);
   exportFunction<"setGradMode", setGradMode>(env, exports, environment);
+  exportFunction<"enterInferenceMode", enterInferenceMode>(env, exports, environment);
+  exportFunction<"leaveInferenceMode", leaveInferenceMode>(env, exports, environment);
+  exportFunction<"inferenceMode", inferenceMode>(env, exports, environment);
+  exportFunction<"setAutocastCache", setAutocastCache>(env, exports, environment);
+  exportFunction<"clearAutocastCache", clearAutocastCache>(env, exports, environment);
   exportFunction<"autocast", autocast>(env, exports, environment);
   exportFunction<"enterAutocast", enterAutocast>(env, exports, environment);
   exportFunction<"leaveAutocast", leaveAutocast>(env, exports, environment);

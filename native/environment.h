@@ -1,8 +1,11 @@
 #pragma once
 
+#include "anomaly.h"
+#include "checkpoint.h"
 #include "handles.h"
 #include "operators.h"
 
+#include <c10/core/InferenceMode.h>
 #include <napi.h>
 
 #include <memory>
@@ -17,6 +20,9 @@ struct Environment {
   std::vector<std::unique_ptr<CompiledOperator>> operators;
   torch::jit::Stack stack;  // kept for its capacity; empty between calls
   Napi::FunctionReference errorClass;
+  AnomalyRegion anomaly;
+  Checkpoints checkpoints;
+  std::vector<std::unique_ptr<c10::InferenceMode>> inferenceModes;  // those that JavaScript is in, the innermost last
 };
 
 inline Environment& environmentOf(const Napi::CallbackInfo& info) { return *static_cast<Environment*>(info.Data()); }

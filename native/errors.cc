@@ -2,13 +2,24 @@
 
 #include <c10/util/Exception.h>
 
+#include <cstring>
+#include <utility>
+
 namespace gmml {
 
 namespace {
 
+// What libtorch calls by its name in Python.
+constexpr std::pair<const char*, const char*> names[] = {
+    {"`torch.no_grad()`", "noGrad()"}, {"`torch.inference_mode()`", "inferenceMode()"}, {"allowed.You", "allowed. You"},
+    {".See https://github.com/pytorch/rfcs/pull/17 for more details", ""}};
+
 // libtorch's messages run to paragraphs of advice: the first line is the reason.
 std::string reasonOf(const std::string& text) {
   std::string reason = text.substr(0, text.find('\n'));
+  for (const auto& [python, ours] : names) {
+    if (const auto at = reason.find(python); at != std::string::npos) reason.replace(at, std::strlen(python), ours);
+  }
   while (!reason.empty() && (reason.back() == ' ' || reason.back() == '.' || reason.back() == ':')) reason.pop_back();
   return reason.empty() ? "failed without a message" : reason;
 }

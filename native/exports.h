@@ -11,6 +11,8 @@ void initOperators(Napi::Env env, Napi::Object& exports, Environment& environmen
 void initTensors(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initStorage(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initAnomaly(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initCheckpoint(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment);
 

@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "exports.h"
 
+#include <ATen/DynamicLibrary.h>
 #include <torch/version.h>
 
 #include <array>
@@ -173,10 +174,17 @@ Napi::Value listOperators(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// Its static initialisers register operators. Never unloaded: the dispatcher keeps pointers into it.
+Napi::Value loadLibrary(const Napi::CallbackInfo& info) {
+  const at::DynamicLibrary library(stringAt(info, 0).c_str(), nullptr, true);
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void initOperators(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"findOperator", findOperator>(env, exports, environment);
+  exportFunction<"loadLibrary", loadLibrary>(env, exports, environment);
   exportFunction<"listOperators", listOperators>(env, exports, environment);
   napi_value function;
   napi_create_function(env, "call", NAPI_AUTO_LENGTH, call, &environment, &function);

@@ -171,6 +171,7 @@ c10::IValue convert(napi_env env, Environment& environment, const ArgumentPlan& 
   const auto tensor = [&](napi_value element) { return tensorOf(env, environment, element); };
   switch (plan.kind) {
     case Kind::Tensor: return tensor(value);
+    case Kind::Storage: return tensor(value).storage();  // a storage is named by a tensor that has it
     case Kind::Generator: return environment.generators.get(toHandle(env, value, "a Generator"));
     case Kind::Scalar: return toScalar(env, value);
     case Kind::Int: return toInt(env, value);
@@ -221,6 +222,7 @@ std::optional<Kind> kindOfElement(const c10::Type& type) {
 std::optional<Kind> kindOf(const c10::Type& type) {
   switch (type.kind()) {
     case c10::TypeKind::TensorType: return Kind::Tensor;
+    case c10::TypeKind::StorageType: return Kind::Storage;
     case c10::TypeKind::GeneratorType: return Kind::Generator;
     case c10::TypeKind::NumberType: return Kind::Scalar;
     case c10::TypeKind::IntType:

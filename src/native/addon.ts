@@ -21,6 +21,8 @@ export interface Addon {
   findOperator(name: string, overload: string): OperatorInfo
   /** Operators of the dispatcher as schema strings. */
   listOperators(): string[]
+  /** Loads a shared library that registers operators. */
+  loadLibrary(path: string): void
   call(operator: number, ...args: unknown[]): unknown
   setErrorClass(constructor: new (...args: never[]) => Error): void
 
@@ -68,14 +70,51 @@ export interface Addon {
   setData(handle: Handle, data: Handle): void
   gradMode(): boolean
   setGradMode(enabled: boolean): boolean
+  /** Inference mode nests: leave in the opposite order. */
+  enterInferenceMode(enabled: boolean): number
+  leaveInferenceMode(): void
+  inferenceMode(): boolean
+  /** 0 off, 1 on, 2 on and looking for NaN. Returns the state before. */
+  setAnomaly(state: 0 | 1 | 2): 0 | 1 | 2
+  /** The JavaScript stack that nodes of the graph made from here on remember, in anomaly mode. */
+  setCallSite(stack: string): void
+  /** The node whose backward failed, and the stack that it remembers. */
+  takeAnomaly(): { node: string; stack: string } | null
+
+  /** Outputs of a region as results of one node that remembers `inputs`; `guarded` are parameters that must not change. */
+  checkpointRegion(region: number, inputs: readonly Handle[], guarded: readonly Handle[], outputs: readonly Handle[]): Handle[]
+  /** Regions whose graph was freed since the last call. */
+  freedRegions(): number[]
+  /** A backward pass in steps; returns its number. With `inputs` it gives their gradients, else it accumulates into leaves. */
+  beginPass(
+    outputs: readonly Handle[], gradients: readonly (Handle | null)[] | null, inputs: readonly Handle[] | null,
+    retainGraph: boolean, createGraph: boolean
+  ): number
+  /** Runs up to the next region; null after the last. */
+  advancePass(pass: number): { region: number; inputs: Handle[] } | null
+  /** The recomputed outputs of that region. */
+  expandPass(pass: number, outputs: readonly Handle[]): void
+  finishPass(pass: number): (Handle | null)[]
+  endPass(pass: number): void
+
   autocast(deviceType: string): { enabled: boolean; dtype: string }
   /** Enters or leaves an autocast region of one device type; the weight cache is cleared with the outermost. */
   enterAutocast(deviceType: string, enabled: boolean, dtype: string): void
   leaveAutocast(deviceType: string, enabled: boolean, dtype: string): void
+  setAutocastCache(enabled: boolean): boolean
+  clearAutocastCache(): void
 
   manualSeed(seed: bigint): void
-  generatorState(device: string): Uint8Array
-  setGeneratorState(device: string, state: Uint8Array): void
+  makeGenerator(device: string): Handle
+  disposeGenerator(generator: Handle): void
+  generatorIsLive(generator: Handle): boolean
+  seedGenerator(generator: Handle, seed: bigint): void
+  /** Seeds with a number that nobody chose; returns it. */
+  reseedGenerator(generator: Handle): bigint
+  generatorSeed(generator: Handle): bigint
+  /** Of a generator, or of a device's default one. */
+  generatorState(generator: Handle | string): Uint8Array
+  setGeneratorState(generator: Handle | string, state: Uint8Array): void
 
   setNumThreads(count: number): void
   numThreads(): number

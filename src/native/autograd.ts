@@ -1,5 +1,8 @@
 import { expected } from '../errors.js'
 import { addon, type Handle } from './addon.js'
+import { TorchError } from './errors.js'
+import { readable } from './autograd-errors.js'
+import { anyRegions, passThroughRegions } from './checkpoint.js'
 import { handleOf, refusePromise, requireFunction, requireHandle, wrap, type TensorHandle } from './tensor-handle.js'
 
 type Gradients = readonly (TensorHandle | null)[] | undefined
@@ -27,7 +30,11 @@ export interface GradOptions {
 /** Accumulates gradients into the leaves that `outputs` depend on. PyTorch: `torch.autograd.backward`. */
 export function backward(outputs: readonly TensorHandle[], gradients?: Gradients, options: GradOptions = {}): void {
   const { createGraph = false, retainGraph = createGraph } = options
-  addon.backward(toHandles(outputs, 'outputs'), toGradients(gradients), retainGraph, createGraph)
+  const [from, given] = [toHandles(outputs, 'outputs'), toGradients(gradients)]
+  readable('backward', () => {
+    if (anyRegions()) passThroughRegions(from, given, null, retainGraph, createGraph)
+    else addon.backward(from, given, retainGraph, createGraph)
+  })
 }
 
 /** Gradients of `outputs` with respect to `inputs`, without touching `.grad`. PyTorch: `torch.autograd.grad`. */
@@ -35,10 +42,18 @@ export function gradientsOf(
   outputs: readonly TensorHandle[], inputs: readonly TensorHandle[], gradients?: Gradients, options: GradOptions = {}
 ): (TensorHandle | null)[] {
   const { createGraph = false, retainGraph = createGraph, allowUnused = false } = options
-  const handles = addon.grad(
-    toHandles(outputs, 'outputs'), toHandles(inputs, 'inputs'), toGradients(gradients), retainGraph, createGraph, allowUnused
-  )
-  return handles.map((handle) => (handle === null ? null : wrap(handle)))
+  const [from, to, given] = [toHandles(outputs, 'outputs'), toHandles(inputs, 'inputs'), toGradients(gradients)]
+  return readable('grad', () => {
+    const handles = anyRegions()
+      ? passThroughRegions(from, given, to, retainGraph, createGraph)
+      : addon.grad(from, to, given, retainGraph, createGraph, allowUnused)
+    const found = handles.map((handle) => (handle === null ? null : wrap(handle)))
+    if (!allowUnused && found.includes(null)) {
+      for (const gradient of found) gradient?.dispose()
+      throw new TorchError('grad: One of the differentiated Tensors appears to not have been used in the graph', 'grad')
+    }
+    return found
+  })
 }
 
 export const requiresGrad = (tensor: TensorHandle): boolean => addon.requiresGrad(handleOf(tensor))
@@ -82,6 +97,23 @@ export function withGradMode<T>(enabled: boolean, name: string, callback: () => 
     addon.setGradMode(before)
   }
 }
+
+export const autocastState = (deviceType: string): { enabled: boolean; dtype: string } => addon.autocast(deviceType)
+
+/** Runs `callback` in inference mode, or out of it. */
+export function withInferenceMode<T>(enabled: boolean, callback: () => T): T {
+  requireFunction(callback, 'the callback of inferenceMode()')
+  addon.enterInferenceMode(enabled)
+  try {
+    const result = callback()
+    refusePromise(result, 'the callback of inferenceMode()')
+    return result
+  } finally {
+    addon.leaveInferenceMode()
+  }
+}
+
+export const isInferenceModeEnabled = (): boolean => addon.inferenceMode()
 
 /**
  * Runs `callback` with autocast for one device type: matrix products and convolutions in `dtype`, reductions in float32. With `enabled`

@@ -32,7 +32,26 @@ function unwrap(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   if (value instanceof TensorHandle) return handleOf(value)
   if (Array.isArray(value)) return unwrapList(value)
-  return value instanceof GeneratorHandle ? value.handle : value
+  if (!(value instanceof GeneratorHandle)) return value
+  onGenerator?.(value)
+  return value.handle
+}
+
+let onCall: ((op: Operator) => void) | undefined
+let onGenerator: ((generator: GeneratorHandle) => void) | undefined
+
+/** Sees every call of an operator before it is made: anomaly mode. Returns the watcher before. */
+export function watchCalls(watcher: typeof onCall): typeof onCall {
+  const before = onCall
+  onCall = watcher
+  return before
+}
+
+/** Sees every generator before an operator draws from it: gradient checkpointing. Returns the watcher before. */
+export function watchGenerators(watcher: typeof onGenerator): typeof onGenerator {
+  const before = onGenerator
+  onGenerator = watcher
+  return before
 }
 
 function unwrapList(list: readonly unknown[]): readonly unknown[] {
@@ -73,6 +92,7 @@ function wrapResult(kind: OperatorInfo['returns'][number], value: unknown, args:
  */
 export function call<R>(op: Operator, ...args: unknown[]): R {
   if (op.id < 0) void op.info
+  if (onCall !== undefined) onCall(op)
   const result = invoke(op.id, args)
   if (op.single) return (result === null ? null : wrap(result as Handle)) as R
   const { returns } = op.info

@@ -2,6 +2,7 @@
 export { Module, requireStateDict, type StateDict } from './module.js'
 export { newParameter, Parameter } from './parameter.js'
 export { Attention, type AttentionOptions } from './attention.js'
+export { checkpoint, checkpointSequential, type UnaryBlock } from './checkpoint.js'
 export { ModuleList, Sequential } from './containers.js'
 export { Conv2d, ConvTranspose2d, Dropout, DropPath, GELU, Identity, LayerNorm, Linear, type ConvOptions } from './layers.js'
 export * as init from './init.js'

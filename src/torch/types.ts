@@ -1,5 +1,4 @@
 import { expected } from '../errors.js'
-import type { GeneratorHandle } from '../native/dispatch.js'
 import type { Tensor } from './tensor.js'
 
 /** A number as operators take it. Whole numbers count as integers, so `intTensor.mul(2)` stays integer. */
@@ -72,8 +71,7 @@ export type Layout = 'strided' | 'sparse_coo' | 'sparse_csr' | 'sparse_csc' | 's
 
 export type MemoryFormat = 'contiguous' | 'preserve' | 'channels_last' | 'channels_last_3d'
 
-/** A random number generator of its own state. */
-export type Generator = GeneratorHandle
+export type { Generator } from './generator.js'
 
 export type Shape = readonly number[]
 

@@ -1,5 +1,5 @@
 import { expected } from '../errors.js'
-import { Identity, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
+import { checkpoint, Identity, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
 import { requireInteger, requireProbability } from '../nn/layers.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
@@ -129,6 +129,8 @@ export class VisionTransformer extends Module {
   readonly depth: number
   /** Tokens before those of the patches: CLS and registers. */
   readonly numPrefixTokens: number
+  /** Whether blocks keep only their inputs in training and compute the rest again in backward: see `checkpoint` of `gmml/nn`. */
+  gradCheckpointing = false
 
   /**
    * @throws InputError for a patch that does not divide the image, a width that the heads do not divide, a size below 1, a drop path that
@@ -204,7 +206,7 @@ export class VisionTransformer extends Module {
     let x = this.embed(images)
     let total: Tensor | undefined
     for (const [i, block] of [...this.blocks].slice(0, Math.max(...blocks)).entries()) {
-      x = block.call(x)
+      x = this.gradCheckpointing ? checkpoint(block, x) : block.call(x)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }
     return this.norm.call(blocks.length > 1 ? total!.div(blocks.length) : total!)
