@@ -75,7 +75,10 @@ function callExpression(signature, names, optionsGiven = false) {
   }
   if (signature.options.length === 0) return write(false)
   const full = signature.factory ? `withGrad(${write(true)}, ${options}.requiresGrad)` : write(true)
-  return optionsGiven || signature.optionsRequired ? full : `${options} === undefined ? ${write(false)} : ${full}`
+  if (optionsGiven || signature.optionsRequired) return full
+  // What is made in the likeness of a tensor must not inherit its place in the graph.
+  const like = signature.factory && signature.args.some(isReceiver)
+  return `${options} === undefined ? ${like ? `withGrad(${write(false)}, false)` : write(false)} : ${full}`
 }
 
 /** The operator, with the names of the options that its calls may have. */

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 
 import { expected } from '../errors.js'
-import { setRequiresGrad } from '../native/autograd.js'
+import { isLeaf, setRequiresGrad } from '../native/autograd.js'
 import { call, operator, Operator } from '../native/dispatch.js'
 import { TensorHandle } from '../native/tensor-handle.js'
 import * as system from '../native/system.js'
@@ -55,8 +55,11 @@ export function isTensor(value: unknown): value is Tensor {
   return value instanceof TensorHandle
 }
 
-/** Factories take `requiresGrad` although ATen's schemas do not. */
+const detach_ = operator('aten::detach_')
+
+/** Factories take `requiresGrad` although ATen's schemas do not, and they record nothing: `randint_like` would in the dispatcher. */
 export function withGrad<T extends Tensor>(tensor: T, requiresGrad: boolean | undefined): T {
+  if (!isLeaf(tensor)) call(detach_, tensor)
   if (requiresGrad) setRequiresGrad(tensor, true)
   return tensor
 }

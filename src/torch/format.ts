@@ -2,6 +2,22 @@ import type { DType, TypedArray } from './types.js'
 
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER)
 
+/** Eight bits: sign, exponent, fraction. Of the specials each format has its own. */
+function byteToNumber(bits: number, fractionBits: number, bias: number): number {
+  const sign = bits & 0x80 ? -1 : 1
+  const exponent = (bits & 0x7f) >> fractionBits
+  const fraction = (bits & ((1 << fractionBits) - 1)) / (1 << fractionBits)
+  return sign * (exponent === 0 ? fraction * 2 ** (1 - bias) : (1 + fraction) * 2 ** (exponent - bias))
+}
+
+const bytes: Partial<Record<DType, (bits: number) => number>> = {
+  float8_e4m3fn: (bits) => ((bits & 0x7f) === 0x7f ? NaN : byteToNumber(bits, 3, 7)),
+  // The upper half of a float16.
+  float8_e5m2: (bits) => halfToNumber(bits << 8),
+  float8_e4m3fnuz: (bits) => (bits === 0x80 ? NaN : byteToNumber(bits, 3, 8)),
+  float8_e5m2fnuz: (bits) => (bits === 0x80 ? NaN : byteToNumber(bits, 2, 16))
+}
+
 function halfToNumber(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1
   const exponent = (bits >> 10) & 0x1f
@@ -34,11 +50,15 @@ export function reader(dtype: DType, values: TypedArray): (i: number) => unknown
         const value = values[i] as bigint
         return value > MAX_SAFE || value < -MAX_SAFE ? value : Number(value)
       }
+    case 'complex32':
+      return (i) => ({ re: halfToNumber(values[2 * i] as number), im: halfToNumber(values[2 * i + 1] as number) })
     case 'complex64':
     case 'complex128':
       return (i) => ({ re: values[2 * i], im: values[2 * i + 1] })
-    default:
-      return (i) => values[i]
+    default: {
+      const toNumber = bytes[dtype]
+      return toNumber ? (i) => toNumber(values[i] as number) : (i) => values[i]
+    }
   }
 }
 

@@ -25,6 +25,7 @@ export const arrayTypes = {
   uint16: Uint16Array,
   uint32: Uint32Array,
   uint64: BigUint64Array,
+  complex32: Uint16Array,
   complex64: Float32Array,
   complex128: Float64Array,
   float8_e4m3fn: Uint8Array,

@@ -62,6 +62,7 @@ describe('a round trip through typed arrays', () => {
     uint16: new Uint16Array([0, 1, 65535, 32768, 3, 4]),
     uint32: new Uint32Array([0, 1, 2 ** 32 - 1, 2 ** 31, 3, 4]),
     uint64: new BigUint64Array([0n, 1n, 2n ** 64n - 1n, 2n ** 63n, 3n, 4n]),
+    complex32: new Uint16Array([0x3c00, 0x4000, 0x4200, 0xc400, 0x8000, 0, 0x7e00, 0x3c00, 1, 2, 3, 4]),
     complex64: new Float32Array([1, 2, 3, -4, -0, 0, NaN, 1, 5, 6, 7, 8]),
     complex128: new Float64Array([1, 2, 3, -4, -0, 0, NaN, 1, 5, 6, 7, 8]),
     float8_e4m3fn: new Uint8Array([0, 0x38, 0x7e, 0x80, 1, 2]),
@@ -249,4 +250,28 @@ describe('results', () => {
     expect(torch.full([1], 2n ** 64n - 1n, { dtype: 'uint64' }).item()).toBe(2n ** 64n - 1n)
     expect(() => torch.full([1], 2n ** 64n, { dtype: 'int64' })).toThrow(TorchError)
   })
+})
+
+it.each(dtypes.filter((dtype) => dtype.startsWith('float8')))('every number of %s is what it is as float32', async (dtype) => {
+  const x = fromTypedArray(Uint8Array.from({ length: 256 }, (_, i) => i), undefined, { dtype })
+  const numbers = x.to('float32').toArray()
+  expect(x.toArray()).toEqual(numbers)
+  expect(await x.select(0, 3).itemAsync()).toBe(x.select(0, 3).item())
+})
+
+it('complex32 numbers are pairs of float16', async () => {
+  const x = torch.tensor([{ re: 1.5, im: -2 }, { re: -0, im: Infinity }], { dtype: 'complex32' })
+  expect(x.toArray()).toEqual([{ re: 1.5, im: -2 }, { re: -0, im: Infinity }])
+  expect(x.select(0, 0).item()).toEqual({ re: 1.5, im: -2 })
+  expect(await x.select(0, 0).itemAsync()).toEqual({ re: 1.5, im: -2 })
+  expect(torch.tensor([1], { dtype: 'float16' }).add({ re: 0, im: 1 } as never).toArray()).toEqual([{ re: 1, im: 1 }])
+  expect(String(x)).toMatch(/1\.5-2j.*complex32/)
+})
+
+it('what is made like a tensor is no part of its graph', () => {
+  const x = torch.zeros([2], { requiresGrad: true })
+  const made = [torch.randintLike(x, 5), x.randintLike(5), torch.randLike(x), torch.zerosLike(x.mul(2)), x.newOnes([3])]
+  for (const y of made) expect([y.requiresGrad, y.isLeaf]).toEqual([false, true])
+  const y = torch.randintLike(x, 5, { requiresGrad: true })
+  expect([y.requiresGrad, y.isLeaf]).toEqual([true, true])
 })
