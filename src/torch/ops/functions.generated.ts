@@ -1363,7 +1363,7 @@ const _emptyLike = operator('aten::empty_like', '', ['dtype', 'layout', 'device'
 
 /** `aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function emptyLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_emptyLike, self) : withGrad(call(_emptyLike, self, given(_emptyLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? withGrad(call(_emptyLike, self), false) : withGrad(call(_emptyLike, self, given(_emptyLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
 const _emptyPermuted = operator('aten::empty_permuted', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
@@ -1829,7 +1829,7 @@ const _fullLike = operator('aten::full_like', '', ['dtype', 'layout', 'device', 
 
 /** `aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function fullLike(self: Tensor, fillValue: Scalar, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_fullLike, self, fillValue) : withGrad(call(_fullLike, self, fillValue, given(_fullLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? withGrad(call(_fullLike, self, fillValue), false) : withGrad(call(_fullLike, self, fillValue, given(_fullLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
 const _fusedMovingAvgObsFakeQuant = operator('aten::fused_moving_avg_obs_fake_quant', '', ['perRowFakeQuant', 'symmetricQuant'])
@@ -3598,35 +3598,35 @@ const _newEmpty = operator('aten::new_empty', '', ['dtype', 'layout', 'device', 
 
 /** `aten::new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newEmpty(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newEmpty, self, size) : withGrad(call(_newEmpty, self, size, given(_newEmpty, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? withGrad(call(_newEmpty, self, size), false) : withGrad(call(_newEmpty, self, size, given(_newEmpty, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _newEmptyStrided = operator('aten::new_empty_strided', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newEmptyStrided(self: Tensor, size: readonly number[], stride: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newEmptyStrided, self, size, stride) : withGrad(call(_newEmptyStrided, self, size, stride, given(_newEmptyStrided, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? withGrad(call(_newEmptyStrided, self, size, stride), false) : withGrad(call(_newEmptyStrided, self, size, stride, given(_newEmptyStrided, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _newFull = operator('aten::new_full', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newFull(self: Tensor, size: readonly number[], fillValue: Scalar, options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newFull, self, size, fillValue) : withGrad(call(_newFull, self, size, fillValue, given(_newFull, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? withGrad(call(_newFull, self, size, fillValue), false) : withGrad(call(_newFull, self, size, fillValue, given(_newFull, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _newOnes = operator('aten::new_ones', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newOnes(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newOnes, self, size) : withGrad(call(_newOnes, self, size, given(_newOnes, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? withGrad(call(_newOnes, self, size), false) : withGrad(call(_newOnes, self, size, given(_newOnes, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _newZeros = operator('aten::new_zeros', '', ['dtype', 'layout', 'device', 'pinMemory', 'requiresGrad'])
 
 /** `aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor` */
 export function newZeros(self: Tensor, size: readonly number[], options?: FactoryOptions): Tensor {
-  return options === undefined ? call(_newZeros, self, size) : withGrad(call(_newZeros, self, size, given(_newZeros, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
+  return options === undefined ? withGrad(call(_newZeros, self, size), false) : withGrad(call(_newZeros, self, size, given(_newZeros, options).dtype, options.layout, options.device, options.pinMemory), options.requiresGrad)
 }
 
 const _nextafter = operator('aten::nextafter', '')
@@ -3783,7 +3783,7 @@ const _onesLike = operator('aten::ones_like', '', ['dtype', 'layout', 'device', 
 
 /** `aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function onesLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_onesLike, self) : withGrad(call(_onesLike, self, given(_onesLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? withGrad(call(_onesLike, self), false) : withGrad(call(_onesLike, self, given(_onesLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
 const _orgqr = operator('aten::orgqr', '')
@@ -4000,7 +4000,7 @@ export function randLike(self: Tensor, options?: FactoryOptions & { memoryFormat
 /** `aten::rand_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randLike(self: Tensor, options: FactoryOptions & { generator: Generator | null; memoryFormat?: MemoryFormat | null | undefined }): Tensor
 export function randLike(self: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randLike, self) : withGrad(call(_randLike, self, given(_randLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? withGrad(call(_randLike, self), false) : withGrad(call(_randLike, self, given(_randLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
   return withGrad(call(_randLike_generator, self, given(_randLike_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
@@ -4048,13 +4048,13 @@ export function randintLike(self: Tensor, low: number, high: number, options: Fa
 export function randintLike(self: any, b: any, c?: any, options?: any): any {
   if (typeof b === 'number') {
     if (typeof c === 'number') {
-      if (options?.generator === undefined) return options === undefined ? call(_randintLike_low_dtype, self, b, c) : withGrad(call(_randintLike_low_dtype, self, b, c, given(_randintLike_low_dtype, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+      if (options?.generator === undefined) return options === undefined ? withGrad(call(_randintLike_low_dtype, self, b, c), false) : withGrad(call(_randintLike_low_dtype, self, b, c, given(_randintLike_low_dtype, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
       return withGrad(call(_randintLike_low_generator_dtype, self, b, c, given(_randintLike_low_generator_dtype, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
     }
-    if (c?.generator === undefined) return c === undefined ? call(_randintLike, self, b) : withGrad(call(_randintLike, self, b, given(_randintLike, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+    if (c?.generator === undefined) return c === undefined ? withGrad(call(_randintLike, self, b), false) : withGrad(call(_randintLike, self, b, given(_randintLike, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
     return withGrad(call(_randintLike_generator, self, b, given(_randintLike_generator, c).generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
   }
-  if (c?.generator === undefined) return c === undefined ? call(_randintLike_Tensor, self, b) : withGrad(call(_randintLike_Tensor, self, b, given(_randintLike_Tensor, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
+  if (c?.generator === undefined) return c === undefined ? withGrad(call(_randintLike_Tensor, self, b), false) : withGrad(call(_randintLike_Tensor, self, b, given(_randintLike_Tensor, c).dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
   return withGrad(call(_randintLike_Tensor_generator, self, b, given(_randintLike_Tensor_generator, c).generator, c.dtype, c.layout, c.device, c.pinMemory, c.memoryFormat), c.requiresGrad)
 }
 
@@ -4078,7 +4078,7 @@ export function randnLike(self: Tensor, options?: FactoryOptions & { memoryForma
 /** `aten::randn_like.generator(Tensor self, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function randnLike(self: Tensor, options: FactoryOptions & { generator: Generator | null; memoryFormat?: MemoryFormat | null | undefined }): Tensor
 export function randnLike(self: any, options?: any): any {
-  if (options?.generator === undefined) return options === undefined ? call(_randnLike, self) : withGrad(call(_randnLike, self, given(_randnLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  if (options?.generator === undefined) return options === undefined ? withGrad(call(_randnLike, self), false) : withGrad(call(_randnLike, self, given(_randnLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
   return withGrad(call(_randnLike_generator, self, given(_randnLike_generator, options).generator, options.dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
 
@@ -6006,5 +6006,5 @@ const _zerosLike = operator('aten::zeros_like', '', ['dtype', 'layout', 'device'
 
 /** `aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor` */
 export function zerosLike(self: Tensor, options?: FactoryOptions & { memoryFormat?: MemoryFormat | null | undefined }): Tensor {
-  return options === undefined ? call(_zerosLike, self) : withGrad(call(_zerosLike, self, given(_zerosLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
+  return options === undefined ? withGrad(call(_zerosLike, self), false) : withGrad(call(_zerosLike, self, given(_zerosLike, options).dtype, options.layout, options.device, options.pinMemory, options.memoryFormat), options.requiresGrad)
 }
