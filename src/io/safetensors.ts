@@ -133,7 +133,7 @@ export async function inspectSafetensors(
 }
 
 // One write may take only a part: the disk is full, or the bytes are more than the system call takes at once.
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
 }
 

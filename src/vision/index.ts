@@ -1,5 +1,6 @@
 // Networks for images.
 export { Block, type BlockOptions } from './block.js'
+export { exportOnnx, type OnnxOptions } from './onnx.js'
 export { PatchEmbed, patchify, unpatchify } from './patches.js'
 export { timmArguments } from './timm.js'
 export {
