@@ -6,13 +6,11 @@ import { LayerNorm, type Linear } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import type { Block } from './block.js'
+import { requireStatistics, type ImageStatistics } from './statistics.js'
 import type { VisionTransformer } from './vision-transformer.js'
 
-export interface OnnxOptions {
-  /** What the images are normalised with, for the file's metadata. */
-  readonly mean?: readonly number[]
-  /** What the images are normalised with, for the file's metadata. */
-  readonly std?: readonly number[]
+/** `mean` and `std` go into the file's metadata: the graph takes normalised images. */
+export interface OnnxOptions extends ImageStatistics {
   /** Version of ONNX's operators: from 20 on, GELU is one of them. Default 17, which more runtimes have. */
   readonly opset?: number
 }
@@ -85,7 +83,8 @@ class Graph {
       return this.add('Transpose', `${part}.transpose`, [heads], { integers: { perm: i === 1 ? [0, 2, 3, 1] : [0, 2, 1, 3] } })
     }) as [string, string, string]
     const scaled = this.add('Mul', `${name}.q.scaled`, [query, this.number('attn.scale', (dim / numHeads) ** -0.5)])
-    const weights = this.add('Softmax', `${name}.softmax`, [this.add('MatMul', `${name}.scores`, [scaled, key])], { integers: { axis: -1 } })
+    const scores = this.add('MatMul', `${name}.scores`, [scaled, key])
+    const weights = this.add('Softmax', `${name}.softmax`, [scores], { integers: { axis: -1 } })
     const mixed = this.add('MatMul', `${name}.mixed`, [weights, value])
     const back = this.add('Transpose', `${name}.transpose`, [mixed], { integers: { perm: [0, 2, 1, 3] } })
     return this.linear(`${name}.proj`, proj, this.add('Reshape', `${name}.tokens`, [back, this.integers('attn.tokens', [0, 0, dim])]))
@@ -144,13 +143,8 @@ class Graph {
   }
 }
 
-function requireOptions(model: VisionTransformer, { mean, std, opset = 17 }: OnnxOptions): number {
+function requireOpset(opset: number): number {
   if (!irVersions.has(opset)) throw expected(`one of ${[...irVersions.keys()].join(', ')}`, 'opset', opset)
-  for (const [name, values] of Object.entries({ mean, std })) {
-    if (values && !(values.length === model.channels && values.every(Number.isFinite))) {
-      throw expected(`${model.channels} numbers, one for each channel,`, name, values)
-    }
-  }
   return opset
 }
 
@@ -163,7 +157,8 @@ function requireOptions(model: VisionTransformer, { mean, std, opset = 17 }: Onn
  * @throws InputError for an opset that is not supported, and a mean or standard deviation of other channels.
  */
 function toOnnx(model: VisionTransformer, options: OnnxOptions): OnnxModel {
-  const opset = requireOptions(model, options)
+  const opset = requireOpset(options.opset ?? 17)
+  const statistics = requireStatistics(model, options)
   const { imageSize, patchSize, channels, embedDim, numPatches, numPrefixTokens, norm, fc_norm, head } = model
   return torch.noGrad(() =>
     torch.scope(() => {
@@ -179,8 +174,7 @@ function toOnnx(model: VisionTransformer, options: OnnxOptions): OnnxModel {
         graph.add('Identity', 'logits', [graph.linear('head', head, 'pooled')])
         outputs.push(output('logits', [head.weight.shape[0]!]))
       }
-      const { mean, std } = options
-      const described = { image_size: imageSize, patch_size: patchSize, channels, ...(mean && { mean }), ...(std && { std }) }
+      const described = { image_size: imageSize, patch_size: patchSize, channels, ...statistics }
       return {
         name: 'vision_transformer', opset, irVersion: irVersions.get(opset)!, outputs, nodes: graph.nodes, initializers: graph.initializers,
         inputs: [{ name: 'images', dtype: 'float32', shape: ['batch', channels, ...imageSize] }],

@@ -23,7 +23,7 @@ interface Runtime {
   readonly Tensor: new (type: 'float32', data: Float32Array, dims: readonly number[]) => object
 }
 
-const { onnxRuntime } = (await import(new URL('../../scripts/onnxruntime.mjs', import.meta.url).href)) as { onnxRuntime(): string }
+const { onnxRuntime } = (await import(new URL('../../scripts/onnxruntime.mjs', import.meta.url).href)) as { readonly onnxRuntime: () => string }
 const { default: runtime } = (await import(onnxRuntime())) as { default: Runtime }
 
 const small = { imageSize: [8, 12] as const, patchSize: 4, channels: 2, embedDim: 16, depth: 2, numHeads: 2 }
@@ -93,6 +93,7 @@ const variants: Record<string, Partial<VisionTransformerOptions>> = {
   'one channel and a square image': { channels: 1, imageSize: 8, patchSize: 2 },
   'twelve channels, three heads, a narrow MLP': { channels: 12, embedDim: 18, numHeads: 3, mlpRatio: 1.5 },
   'one patch': { imageSize: 4, depth: 1 },
+  'another epsilon': { normEps: 0.1 },
   'dropped paths': { dropPath: 0.5 }
 }
 
@@ -106,8 +107,9 @@ describe('exportOnnx', () => {
       [{ opset: 16 }, /one of 17, 18, 19, 20 for opset, received 16/],
       [{ opset: 17.5 }, /for opset, received 17.5/],
       [{ opset: '17' as never }, /for opset/],
-      [{ mean: [0.5] }, /2 numbers, one for each channel, for mean, received \[ 0.5 \]/],
-      [{ std: [1, NaN] }, /for std/]
+      [{ mean: [0.5], std: [1, 1] }, /2 numbers, one for each channel, for mean, received \[ 0.5 \]/],
+      [{ mean: [0.5, 0.5], std: [1, NaN] }, /for std, received \[ 1, NaN \]/],
+      [{ mean: [0.5, 0.5] }, /for std, received undefined/]
     ]
     for (const [options, message] of misuse) {
       const attempt = exportOnnx(path, model, options)
