@@ -5,6 +5,7 @@ export { exportOnnx, type OnnxOptions } from './onnx.js'
 export { PatchEmbed, patchify, unpatchify } from './patches.js'
 export type { ImageStatistics } from './statistics.js'
 export { timmArguments } from './timm.js'
+export { saveTimm } from './timm-folder.js'
 export {
   initialise, requireBlocks, VisionTransformer, type ImageSize, type Pooling, type ResolvedVisionTransformerOptions,
   type VisionTransformerOptions

@@ -1,0 +1,120 @@
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+
+import { expected, InputError, SettingsError } from '../errors.js'
+import { exportOnnx, saveHuggingFace, saveTimm, type VisionTransformer } from '../vision/index.js'
+import { loadEncoder, newestWeights, type EncoderDescription } from './checkpoint.js'
+import { RunFolder } from './run-folder.js'
+
+/** What to export and how. */
+export interface ExportRequest {
+  /** `timm` and `huggingface`: a folder that timm and transformers load; `onnx`: a file; `pytorch`: a file with a state dict of timm's names. */
+  readonly to: ExportFormat
+  /** File or folder to write. Default: `backbone.onnx`, `backbone.pth`, `backbone-timm` or `backbone-huggingface` in the run's `exported`. */
+  readonly out?: string | undefined
+  /** Step of the run's checkpoint to take. Default: the newest weights. */
+  readonly checkpoint?: number | undefined
+  /** Version of ONNX's operators. Default 17. */
+  readonly opset?: number | undefined
+  /** Whether what is there may be overwritten. Default false. */
+  readonly force?: boolean | undefined
+}
+
+export interface ExportResult {
+  /** What was written. */
+  readonly path: string
+  /** The weights that were taken. */
+  readonly weights: string
+  /** The lines of Python, or JavaScript for ONNX, that load it. */
+  readonly load: readonly string[]
+}
+
+interface Format {
+  /** What follows the weights' name in the default path. */
+  readonly suffix: string
+  readonly folder: boolean
+  readonly write: (path: string, backbone: VisionTransformer, encoder: EncoderDescription, request: ExportRequest) => Promise<void>
+  readonly load: (path: string, backbone: VisionTransformer) => readonly string[]
+}
+
+const formats = {
+  timm: {
+    suffix: '-timm',
+    folder: true,
+    write: (path, backbone, encoder) => saveTimm(path, backbone, encoder, { encoder: JSON.stringify(encoder) }),
+    load: (path) => ['import timm', `model = timm.create_model(${JSON.stringify(`local-dir:${path}`)}, pretrained=True)`]
+  },
+  huggingface: {
+    suffix: '-huggingface',
+    folder: true,
+    write: (path, backbone, encoder) => saveHuggingFace(path, backbone, encoder),
+    load: (path, { head }) => {
+      const [kind, options] = head ? ['ViTForImageClassification', ''] : ['ViTModel', ', add_pooling_layer=False']
+      return [`from transformers import ${kind}`, `model = ${kind}.from_pretrained(${JSON.stringify(path)}${options})`]
+    }
+  },
+  onnx: {
+    suffix: '.onnx',
+    folder: false,
+    write: (path, backbone, { mean, std }, { opset }) => exportOnnx(path, backbone, { mean, std, opset }),
+    load: (path) => [`import { InferenceSession } from 'onnxruntime-node'`, `const session = await InferenceSession.create(${JSON.stringify(path)})`]
+  }
+} as const satisfies Record<string, Format>
+
+export type ExportFormat = keyof typeof formats
+
+/** Names of the formats of {@link exportBackbone}. */
+export const exportFormats = Object.keys(formats) as readonly ExportFormat[]
+
+async function findWeights(subject: string, checkpoint: number | undefined): Promise<string> {
+  if (!existsSync(subject)) throw expected(`a run's folder or a file of weights`, 'what to export', subject)
+  if (!(await stat(subject)).isDirectory()) {
+    if (checkpoint !== undefined) throw new SettingsError(`A checkpoint can be chosen of a run's folder; '${subject}' is a file`)
+    return subject
+  }
+  const run = new RunFolder(subject)
+  if (checkpoint === undefined) return newestWeights(run)
+  const path = run.checkpoint(checkpoint)
+  if (existsSync(path)) return path
+  const steps = (await run.listCheckpoints()).map((file) => Number(/\d+/.exec(basename(file))![0]))
+  throw expected(steps.length ? `one of the steps ${steps.join(', ')}` : 'a run with checkpoints', 'the checkpoint', checkpoint)
+}
+
+/** @throws InputError for a place where something would be lost. */
+async function requireFree(path: string, folder: boolean, force: boolean, weights: string): Promise<void> {
+  if (!existsSync(path)) return
+  if (resolve(path) === resolve(weights)) throw new InputError(`'${path}' is what is exported: choose another place`)
+  if ((await stat(path)).isDirectory() !== folder) throw expected(folder ? 'a folder' : 'a file', 'out', `the ${folder ? 'file' : 'folder'} ${path}`)
+  if (!folder) {
+    if (!force) throw new InputError(`'${path}' is there already. Overwrite it (force), or choose another place`)
+    return
+  }
+  // A run has a config.json too.
+  if (existsSync(new RunFolder(path).checkpoints)) throw new InputError(`'${path}' is the folder of a run: choose another place`)
+  if (!force && (await readdir(path)).length) throw new InputError(`'${path}' is not empty. Write into it (force), or choose another place`)
+}
+
+/**
+ * Writes a trained encoder in a format of others.
+ *
+ * @param subject - A run's folder, a checkpoint, or an exported file of weights.
+ * @throws SettingsError for an unknown format; InputError for what holds no encoder, what the format cannot hold, and a place that is taken.
+ */
+export async function exportBackbone(subject: string, request: ExportRequest): Promise<ExportResult> {
+  const { to, checkpoint, force = false } = request
+  if (!Object.hasOwn(formats, to)) throw new SettingsError(expected(`one of ${exportFormats.join(', ')}`, 'to', to).message)
+  const { suffix, folder, write, load }: Format = formats[to]
+  const weights = await findWeights(subject, checkpoint)
+  const stem = (await stat(subject)).isDirectory() ? join(new RunFolder(subject).exported, 'backbone') : weights.replace(/\.[^./\\]+$/, '')
+  const path = request.out ?? stem + suffix
+  await requireFree(path, folder, force, weights)
+  const { encoder, backbone } = await loadEncoder(weights)
+  try {
+    await mkdir(dirname(path), { recursive: true })
+    await write(path, backbone, encoder, request)
+    return { path, weights, load: load(path, backbone) }
+  } finally {
+    backbone.dispose()
+  }
+}
