@@ -138,12 +138,27 @@ Napi::Value toBytesAsync(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+// Which memory a tensor lies in: an identity that holds as long as a tensor of this memory lives, and its length in bytes.
+Napi::Value storage(const Napi::CallbackInfo& info) {
+  const auto& tensor = tensorAt(info, 0);
+  if (tensor.layout() != at::kStrided || tensor.is_quantized() || tensor.is_meta() || !tensor.has_storage()) {
+    throw ValueError("expected a dense tensor with memory of its own");
+  }
+  auto pair = Napi::Array::New(info.Env(), 2);
+  // The object and not its data: an empty storage has no data. User-space addresses are below 2^53.
+  const auto* implementation = tensor.storage().unsafeGetStorageImpl();
+  pair[0u] = Napi::Number::New(info.Env(), static_cast<double>(reinterpret_cast<uintptr_t>(implementation)));
+  pair[1u] = Napi::Number::New(info.Env(), static_cast<double>(tensor.storage().nbytes()));
+  return pair;
+}
+
 Napi::Value item(const Napi::CallbackInfo& info) { return Napi::Value(info.Env(), fromScalar(info.Env(), tensorAt(info, 0).item())); }
 
 }  // namespace
 
 void initStorage(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"fromBytes", fromBytes>(env, exports, environment);
+  exportFunction<"storage", storage>(env, exports, environment);
   exportFunction<"byteLength", byteLength>(env, exports, environment);
   exportFunction<"toBytes", toBytes>(env, exports, environment);
   exportFunction<"toBytesAsync", toBytesAsync>(env, exports, environment);

@@ -2,3 +2,6 @@
 export { inspectSafetensors, loadSafetensors, saveSafetensors, type SafetensorsFile } from './safetensors.js'
 export { saveOnnx, type OnnxModel, type OnnxNode, type OnnxValue } from './onnx-file.js'
 export { writeAtomic, writeFileAtomic } from './atomic.js'
+export { inspectTorch, loadTorch, TensorInfo, type LoadTorchOptions } from './torch-file.js'
+export { saveTorch } from './torch-file-save.js'
+export { ForeignName, ForeignObject } from './pickle-values.js'

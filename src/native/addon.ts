@@ -39,6 +39,8 @@ export interface Addon {
   isContiguous(handle: Handle): boolean
   /** Copies `bytes` into a new CPU tensor. */
   fromBytes(bytes: ArrayBufferView, dtype: string, shape: readonly number[]): Handle
+  /** Which memory a dense tensor lies in (an identity while a tensor of it lives), and the bytes of that memory. */
+  storage(handle: Handle): [identity: number, byteLength: number]
   /** Bytes of all elements; an expanded tensor has more than its memory. */
   byteLength(handle: Handle): number
   /** Copies the elements into `buffer`, of `byteLength` bytes, in row-major order, whatever the layout and device. */

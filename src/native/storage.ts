@@ -7,6 +7,7 @@ export const strides = (tensor: TensorHandle): number[] => addon.strides(handleO
 export const dtype = (tensor: TensorHandle): string => addon.dtype(handleOf(tensor))
 export const device = (tensor: TensorHandle): string => addon.device(handleOf(tensor))
 export const isContiguous = (tensor: TensorHandle): boolean => addon.isContiguous(handleOf(tensor))
+export const storage = (tensor: TensorHandle): [identity: number, byteLength: number] => addon.storage(handleOf(tensor))
 export const item = (tensor: TensorHandle): number | bigint | boolean => addon.item(handleOf(tensor))
 
 /** A new CPU tensor with a copy of the bytes, which are elements of `type` in row-major order. */

@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import { Parameter } from '../nn/index.js'
-import { call, keep, noGrad, operator, scope, zeros, zerosLike, type Tensor } from '../torch/index.js'
+import { call, keep, noGrad, operator, scope, Tensor, zeros, zerosLike } from '../torch/index.js'
 
 const fusedAdamW = operator('aten::_fused_adamw_')
 const foreachSubtract = operator('aten::_foreach_sub_', 'List')
@@ -36,9 +36,19 @@ interface State {
   readonly expAvgSq: Tensor
 }
 
-/** Like the state dict of PyTorch's optimizers: state by the parameter's number, groups with the numbers of their parameters. */
+/** The running means of a parameter, by PyTorch's names. */
+export interface ParameterState {
+  readonly step: Tensor
+  readonly exp_avg: Tensor
+  readonly exp_avg_sq: Tensor
+}
+
+/**
+ * Like the state dict of PyTorch's optimizers: state by the parameter's number, groups with the numbers of their parameters. As
+ * `saveTorch` and `loadTorch` have it, it goes to PyTorch's AdamW and comes from there.
+ */
 export interface OptimizerStateDict {
-  readonly state: Record<number, { readonly step: Tensor; readonly exp_avg: Tensor; readonly exp_avg_sq: Tensor }>
+  readonly state: ReadonlyMap<number, ParameterState>
   readonly param_groups: readonly {
     readonly lr: number
     readonly betas: readonly [number, number]
@@ -47,6 +57,9 @@ export interface OptimizerStateDict {
     readonly params: readonly number[]
   }[]
 }
+
+// What PyTorch's AdamW can do besides, and what its group says where it does not.
+const UNSUPPORTED = { amsgrad: false, maximize: false } as const
 
 const DEFAULTS = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const
 
@@ -150,12 +163,11 @@ export class AdamW {
   /** The running means by the parameter's number, and the groups' options. The tensors themselves, not copies. */
   stateDict(): OptimizerStateDict {
     const numbers = new Map(this.groups.flatMap((group) => group.parameters).map((parameter, i) => [parameter, i]))
-    const state = Array.from(this.#state, ([parameter, { step, expAvg, expAvgSq }]) => [
-      numbers.get(parameter)!,
-      { step, exp_avg: expAvg, exp_avg_sq: expAvgSq }
-    ])
+    const state = Array.from(this.#state, ([parameter, { step, expAvg, expAvgSq }]) =>
+      [numbers.get(parameter)!, { step, exp_avg: expAvg, exp_avg_sq: expAvgSq }] as const
+    )
     return {
-      state: Object.fromEntries(state) as OptimizerStateDict['state'],
+      state: new Map(state),
       param_groups: this.groups.map(({ lr, betas, eps, weightDecay, parameters }) => ({
         lr, betas, eps, weight_decay: weightDecay, params: parameters.map((parameter) => numbers.get(parameter)!)
       }))
@@ -163,11 +175,15 @@ export class AdamW {
   }
 
   /**
-   * Takes copies of what {@link stateDict} gave, in place of what it has.
+   * Takes copies of what {@link stateDict} gave, or of PyTorch's AdamW, in place of what it has.
    *
-   * @throws InputError if groups, options or shapes are not legal; then nothing has changed.
+   * @throws InputError if groups, options or shapes are not legal or PyTorch's are of a variant that is not there (`amsgrad`, `maximize`);
+   *   then nothing has changed.
    */
   loadStateDict(state: OptimizerStateDict): void {
+    if (!Array.isArray(state?.param_groups) || typeof state.state !== 'object' || (state.state as unknown) === null) {
+      throw expected('{ state, param_groups }', 'the optimizer state', state)
+    }
     const parameters = this.groups.flatMap((group) => group.parameters)
     const sizes = (groups: readonly { length: number }[]) => groups.map((group) => group.length).join(', ')
     const own = sizes(this.groups.map((group) => group.parameters))
@@ -175,12 +191,23 @@ export class AdamW {
     if (own !== given) throw expected(`parameter groups of ${own} parameters`, 'the optimizer state', `groups of ${given}`)
     const options = state.param_groups.map(({ lr, betas, eps, weight_decay }) => ({ lr, betas, eps, weightDecay: weight_decay }))
     for (const group of options) check(group)
+    for (const group of state.param_groups as readonly Readonly<Record<string, unknown>>[]) {
+      for (const [name, value] of Object.entries(UNSUPPORTED)) {
+        if ((group[name] ?? value) !== value) throw expected(`${name}: ${value}`, 'the optimizer state', group[name])
+      }
+    }
     // As in PyTorch, the place of a number in the groups says which parameter it means.
     const byNumber = new Map(state.param_groups.flatMap((group) => group.params).map((number, i) => [number, parameters[i]!]))
-    const loaded = Object.entries(state.state).map(([number, entry]) => {
-      const parameter = byNumber.get(Number(number))
+    // A file's dict without entries says nothing of its keys.
+    const entries = state.state instanceof Map ? [...(state.state as OptimizerStateDict['state'])] : []
+    if (entries.length === 0 && Object.keys(state.state).length) throw expected('a Map by number', 'the state of the optimizer', state.state)
+    const loaded = entries.map(([number, entry]) => {
+      const parameter = byNumber.get(number)
       if (!parameter) throw expected('a parameter of the groups', 'the optimizer state', number)
       const { shape } = parameter
+      for (const name of ['step', 'exp_avg', 'exp_avg_sq'] as const) {
+        if (!(entry[name] instanceof Tensor)) throw expected('a Tensor', `${name} of parameter ${number}`, entry[name])
+      }
       for (const [name, tensor] of [['exp_avg', entry.exp_avg], ['exp_avg_sq', entry.exp_avg_sq]] as const) {
         if (String(tensor.shape) !== String(shape)) {
           throw expected(`shape [${shape.join(', ')}]`, `${name} of parameter ${number}`, `shape [${tensor.shape.join(', ')}]`)

@@ -1,5 +1,5 @@
 // Optimisers, schedules, gradient clipping.
-export { AdamW, type AdamWOptions, type OptimizerStateDict, type ParameterGroup } from './adamw.js'
+export { AdamW, type AdamWOptions, type OptimizerStateDict, type ParameterGroup, type ParameterState } from './adamw.js'
 export { clipGradNorm } from './clip.js'
 export { cosineSchedule, type CosineOptions, type Schedule } from './schedule.js'
 export { GradScaler, type GradScalerStateDict } from './grad-scaler.js'

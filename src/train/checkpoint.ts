@@ -68,8 +68,8 @@ export async function saveCheckpoint(
   run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription
 ): Promise<string> {
   const { state: perParameter, param_groups } = state.optimizer.stateDict()
-  const moments = Object.entries(perParameter).flatMap(([number, tensors]) =>
-    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
+  const moments = [...perParameter].flatMap(([number, tensors]) =>
+    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor as Tensor] as const)
   )
   const path = run.checkpoint(progress.step)
   const tensors = { ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)) }
@@ -107,10 +107,10 @@ export async function loadCheckpoint(path: string, state: TrainingState): Promis
     const [progress, groups] = [parseJson(metadata['progress']), parseJson(metadata['param_groups'])]
     if (!progress || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
     state.model.loadStateDict(withoutPrefix(MODEL, tensors))
-    const perParameter: Record<number, Record<string, Tensor>> = {}
+    const perParameter = new Map<number, Record<string, Tensor>>()
     for (const [name, tensor] of Object.entries(withoutPrefix(OPTIMIZER, tensors))) {
       const [number, field] = name.split('.') as [string, string]
-      ;(perParameter[Number(number)] ??= {})[field] = tensor
+      perParameter.set(Number(number), { ...perParameter.get(Number(number)), [field]: tensor })
     }
     const param_groups = groups as OptimizerStateDict['param_groups']
     state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })

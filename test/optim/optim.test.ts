@@ -74,7 +74,7 @@ describe('AdamW', () => {
     optimizer.step()
     expect(a.item()).toBeLessThan(1)
     expect(b.item()).toBe(1)
-    expect(Object.keys(optimizer.stateDict().state)).toEqual(['0'])
+    expect([...optimizer.stateDict().state.keys()]).toEqual([0])
     optimizer.zeroGrad()
     expect(a.grad).toBeNull()
     optimizer.step()
@@ -102,7 +102,7 @@ describe('AdamW', () => {
     const optimizer = new AdamW([p])
     optimizer.step({ foundInf: torch.tensor(1) })
     expect(numbers(p)).toEqual([1, 2])
-    const { step, exp_avg } = optimizer.stateDict().state[0]!
+    const { step, exp_avg } = optimizer.stateDict().state.get(0)!
     expect([step.item(), numbers(exp_avg)]).toEqual([0, [0, 0]])
     p.grad = torch.tensor([1, 1])
     optimizer.step({ foundInf: torch.tensor(0) })
@@ -135,7 +135,7 @@ describe('the state of AdamW', () => {
     return all.map(numbers)
   }
   const plain = (state: OptimizerStateDict) =>
-    Object.entries(state.state).map(([number, { step, exp_avg, exp_avg_sq }]) => [
+    Array.from(state.state, ([number, { step, exp_avg, exp_avg_sq }]) => [
       number,
       step.item(),
       numbers(exp_avg),
@@ -158,15 +158,19 @@ describe('the state of AdamW', () => {
     refuse({ state, param_groups: [group(0)] }, /groups of 2, 1 parameters for the optimizer state, received 'groups of 2'/)
     refuse({ state, param_groups: [group(1), group(0)] }, /received 'groups of 1, 2'/)
     refuse({ state, param_groups: [group(0), { ...group(1), lr: -1 }] }, /lr, received -1/)
-    refuse({ state: { ...state, 9: state[0]! }, param_groups }, /a parameter of the groups for the optimizer state, received '9'/)
+    refuse({ state: new Map([...state, [9, state.get(0)!]]), param_groups }, /a parameter of the groups for the optimizer state, received 9/)
     // The first of them is right, so a check on the way would leave half of it loaded.
-    const first = { ...state[0]!, exp_avg: zeros(2) }
+    const first = { ...state.get(0)!, exp_avg: zeros(2) }
     refuse(
-      { state: { 0: first, 2: { ...state[2]!, exp_avg: zeros(1) } }, param_groups },
+      { state: new Map([[0, first], [2, { ...state.get(2)!, exp_avg: zeros(1) }]]), param_groups },
       /shape \[3\] for exp_avg of parameter 2, received 'shape \[1\]'/
     )
-    refuse({ state: { 0: first, 2: { ...state[2]!, exp_avg_sq: zeros(1) } }, param_groups }, /exp_avg_sq of parameter 2/)
-    refuse({ state: { 0: first, 2: { ...state[2]!, step: zeros(3) } }, param_groups }, /one number for step of parameter 2/)
+    refuse({ state: new Map([[0, first], [2, { ...state.get(2)!, exp_avg_sq: zeros(1) }]]), param_groups }, /exp_avg_sq of parameter 2/)
+    refuse({ state: new Map([[0, first], [2, { ...state.get(2)!, step: zeros(3) }]]), param_groups }, /one number for step of parameter 2/)
+    const amsgrad = [group(0), { ...group(1), amsgrad: true }]
+    refuse({ state, param_groups: amsgrad }, /amsgrad: false for the optimizer state, received true/)
+    refuse({ state: Object.fromEntries(state) as never, param_groups }, /a Map by number for the state of the optimizer/)
+    refuse(null as never, /\{ state, param_groups \} for the optimizer state, received null/)
   })
 
   it('goes on after a load as if there had been none', () => {
@@ -196,7 +200,7 @@ describe('the state of AdamW', () => {
     const [stepped, fresh] = [make(), make()]
     train(stepped, 1)
     stepped.optimizer.loadStateDict(fresh.optimizer.stateDict())
-    expect(stepped.optimizer.stateDict().state).toEqual({})
+    expect(stepped.optimizer.stateDict().state.size).toBe(0)
     torch.noGrad(() => fresh.all.forEach((p, i) => stepped.all[i]!.copy_(p)))
     expect(train(stepped, 3)).toEqual(train(fresh, 3))
   })
@@ -205,7 +209,7 @@ describe('the state of AdamW', () => {
     const [one, other] = [make(), make()]
     train(one, 1)
     const { state, param_groups } = one.optimizer.stateDict()
-    const shifted = Object.fromEntries(Object.entries(state).map(([number, entry]) => [Number(number) + 10, entry]))
+    const shifted = new Map(Array.from(state, ([number, entry]) => [number + 10, entry] as const))
     other.optimizer.loadStateDict({
       state: shifted,
       param_groups: param_groups.map((group) => ({ ...group, params: group.params.map((i) => i + 10) }))

@@ -151,7 +151,7 @@ describe.each([
       optimizer.step()
       const { state } = optimizer.stateDict()
       for (const [name, parameter] of named) {
-        const { step, exp_avg, exp_avg_sq } = state[order.indexOf(parameter)]!
+        const { step, exp_avg, exp_avg_sq } = state.get(order.indexOf(parameter))!
         expect(step.item()).toBe(i + 1)
         received[`step.${i}.param.${name}`] = parameter.detach().clone()
         received[`step.${i}.exp_avg.${name}`] = exp_avg.clone()

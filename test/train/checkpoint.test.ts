@@ -56,8 +56,8 @@ const newRun = async (): Promise<RunFolder> => {
 }
 
 function all({ model, optimizer }: State): Record<string, Tensor> {
-  const moments = Object.entries(optimizer.stateDict().state).flatMap(([number, tensors]) =>
-    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
+  const moments = [...optimizer.stateDict().state].flatMap(([number, tensors]) =>
+    Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor as Tensor] as const)
   )
   return { ...model.stateDict(), ...Object.fromEntries(moments) }
 }
@@ -96,7 +96,7 @@ describe('a checkpoint', () => {
     const after = newState(false)
     train(after)
     expect(await loadCheckpoint(path, after)).toEqual({ step: 0, epoch: 0 })
-    expect(after.optimizer.stateDict().state).toEqual({})
+    expect(after.optimizer.stateDict().state.size).toBe(0)
     expect(train(after)).toBe(train(before))
   })
 

@@ -1,0 +1,372 @@
+import { describeValue, ForeignName, ForeignObject, PyDict, Refusal, Truncated, type Callables } from './pickle-values.js'
+
+/** What a file of pickles means beyond the language of pickles. */
+export interface Context {
+  /** What may be called, by `module.name`. */
+  readonly callables: Callables
+  /** Names that stand for values: `torch.float32`. */
+  readonly constants: ReadonlyMap<string, unknown>
+  /** Names that may be called and give inert data. */
+  readonly inert: ReadonlySet<string>
+  /** Takes the state that a pickle sets on a value. False if it is no value that has one. */
+  readonly build: (value: unknown, state: unknown) => boolean
+  /** What a reference to the world outside the pickle stands for. */
+  readonly persistent: (id: unknown) => unknown
+}
+
+const MAX_PROTOCOL = 5
+// Python itself prints no longer integers; nothing that is saved with tensors has them.
+const MAX_INTEGER_BYTES = 1024
+const MARK = Symbol('mark')
+
+// Protocols up to 2 have the names of Python 2.
+const RENAMED: Readonly<Record<string, string>> = { __builtin__: 'builtins', copy_reg: 'copyreg' }
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+const number = (value: bigint): number | bigint => {
+  const narrow = Number(value)
+  return Number.isSafeInteger(narrow) ? narrow : value
+}
+
+// Python 2 has one type for text and bytes.
+const oldString = (bytes: Buffer): string => {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    return bytes.toString('latin1')
+  }
+}
+
+/**
+ * A machine for the language of Python's pickles, protocols 0 to 5, that makes plain data and calls nothing: a name is a name, and what a
+ * pickle calls is looked up in the context's list or refused. Its work and memory are bounded by the length of the pickle, as no
+ * instruction makes more than its own bytes say. Format: the module pickletools of Python documents the instructions.
+ */
+export class Unpickler {
+  #at: number
+  #stack: unknown[] = []
+  readonly #memo = new Map<number, unknown>()
+
+  constructor(readonly bytes: Buffer, readonly context: Context, start = 0) {
+    this.#at = start
+  }
+
+  /** Where the pickle ends. */
+  get end(): number {
+    return this.#at
+  }
+
+  /** Runs the pickle up to its end. @throws Refusal for what is illegal or not allowed, {@link Truncated} if it has no end. */
+  load(): unknown {
+    for (;;) {
+      const opcode = this.#take(1)[0]!
+      if (opcode === 0x2e) {
+        const value = this.#pop()
+        if (this.#stack.length) throw new Refusal('its pickle leaves values behind')
+        return value
+      }
+      const instruction = instructions[opcode]
+      if (!instruction) throw new Refusal(`its pickle has the unknown instruction 0x${opcode.toString(16).padStart(2, '0')}`)
+      instruction(this)
+    }
+  }
+
+  #take(length: number): Buffer {
+    if (length > this.bytes.length - this.#at) throw new Truncated()
+    return this.bytes.subarray(this.#at, (this.#at += length))
+  }
+
+  uint8 = (): number => this.#take(1)[0]!
+  uint16 = (): number => this.#take(2).readUInt16LE()
+  int32 = (): number => this.#take(4).readInt32LE()
+  uint32 = (): number => this.#take(4).readUInt32LE()
+  uint64 = (): number => Number(this.#take(8).readBigUInt64LE())
+  double = (): number => this.#take(8).readDoubleBE()
+  bytesOf = (length: number): Buffer => this.#take(length)
+
+  line(): string {
+    const end = this.bytes.indexOf(0x0a, this.#at)
+    if (end < 0) throw new Truncated()
+    const text = this.#take(end - this.#at).toString('latin1')
+    this.#at++
+    return text
+  }
+
+  text(length: number): string {
+    try {
+      return utf8.decode(this.#take(length))
+    } catch (error) {
+      if (error instanceof Refusal) throw error
+      throw new Refusal('its pickle has a text that is no UTF-8')
+    }
+  }
+
+  /** A signed integer, little-endian. */
+  integer(length: number): number | bigint {
+    if (length > MAX_INTEGER_BYTES) throw new Refusal(`its pickle has an integer of ${length} bytes`)
+    if (length === 0) return 0
+    const digits = Buffer.from(this.#take(length)).reverse().toString('hex')
+    return number(BigInt.asIntN(8 * length, BigInt(`0x${digits}`)))
+  }
+
+  decimal(text: string): number | bigint {
+    if (!/^[+-]?\d{1,2000}$/.test(text)) throw new Refusal(`its pickle has the illegal integer '${text.slice(0, 40)}'`)
+    return number(BigInt(text.replace('+', '')))
+  }
+
+  push(value: unknown): void {
+    this.#stack.push(value)
+  }
+
+  #pop(): unknown {
+    if (this.#stack.length === 0) throw new Refusal('its pickle takes more values than it has')
+    const value = this.#stack.pop()
+    if (value === MARK) throw new Refusal('its pickle takes a mark for a value')
+    return value
+  }
+
+  pop = (): unknown => this.#pop()
+
+  /** Drops the value on top, or the mark. */
+  drop(): void {
+    if (this.#stack.pop() === undefined) throw new Refusal('its pickle takes more values than it has')
+  }
+
+  top(): unknown {
+    const value = this.#pop()
+    this.#stack.push(value)
+    return value
+  }
+
+  mark(): void {
+    this.#stack.push(MARK)
+  }
+
+  /** The values above the last mark. */
+  marked(): unknown[] {
+    const at = this.#stack.lastIndexOf(MARK)
+    if (at < 0) throw new Refusal('its pickle lacks a mark')
+    const values = this.#stack.splice(at)
+    values.shift()
+    return values
+  }
+
+  put(index: number): void {
+    this.#memo.set(index, this.top())
+  }
+
+  memoize(): void {
+    this.put(this.#memo.size)
+  }
+
+  get(index: number): void {
+    if (!this.#memo.has(index)) throw new Refusal(`its pickle refers to value ${index}, which it does not have`)
+    this.push(this.#memo.get(index))
+  }
+
+  global(module: unknown, name: unknown): unknown {
+    if (typeof module !== 'string' || typeof name !== 'string') throw new Refusal('its pickle has a name that is no text')
+    const found = new ForeignName(Object.hasOwn(RENAMED, module) ? RENAMED[module]! : module, name)
+    return this.context.constants.get(found.path) ?? found
+  }
+
+  /** What a call gives: data for what is on the list, else the file is refused. */
+  call(callee: unknown, args: unknown): unknown {
+    if (!(callee instanceof ForeignName)) throw new Refusal(`its pickle calls ${describeValue(callee)}, which is no function`)
+    if (!Array.isArray(args)) throw new Refusal(`its pickle calls '${callee.path}' without a list of arguments`)
+    if (callee.path === 'copyreg.__newobj__') return this.make(args[0], args.slice(1))
+    if (callee.path === 'copyreg.__newobj_ex__') return this.makeWithNames(args[0], args[1], args[2])
+    const callable = this.context.callables.get(callee.path)
+    if (callable) return callable(args as unknown[], callee)
+    if (this.context.inert.has(callee.path)) return this.#foreign(callee, args as unknown[])
+    throw new Refusal(
+      `its pickle calls '${callee.path}', which is not allowed; nothing was executed. If the call is known to make plain data, ` +
+        `{ inert: ['${callee.path}'] } reads it as such`
+    )
+  }
+
+  /** An instance of a class, without its initialiser. */
+  make(type: unknown, args: unknown): unknown {
+    if (!(type instanceof ForeignName)) throw new Refusal(`its pickle makes an instance of ${describeValue(type)}, which is no class`)
+    if (!Array.isArray(args)) throw new Refusal(`its pickle makes a '${type.path}' without a list of arguments`)
+    return this.context.callables.get(type.path)?.(args as unknown[], type) ?? this.#foreign(type, args as unknown[])
+  }
+
+  makeWithNames(type: unknown, args: unknown, named: unknown): unknown {
+    if (!(named instanceof PyDict)) throw new Refusal('its pickle has named arguments that are no dict')
+    return this.make(type, named.entries.size && Array.isArray(args) ? [...(args as unknown[]), named] : args)
+  }
+
+  #foreign(type: ForeignName, args: unknown[]): ForeignObject {
+    const made = new ForeignObject(type)
+    made.args = args
+    return made
+  }
+
+  build(): void {
+    const [state, value] = [this.#pop(), this.top()]
+    if (this.context.build(value, state)) return
+    if (value instanceof ForeignObject) value.state = state
+    // Attributes of an OrderedDict: those of a state dict are versions of modules, which mean nothing here.
+    else if (!(value instanceof PyDict)) throw new Refusal(`its pickle sets attributes of ${describeValue(value)}`)
+  }
+
+  append(values: readonly unknown[]): void {
+    const target = this.top()
+    const list = target instanceof ForeignObject ? (target.items ??= []) : target
+    if (!Array.isArray(list)) throw new Refusal(`its pickle adds elements to ${describeValue(target)}`)
+    for (const value of values) list.push(value)
+  }
+
+  add(values: readonly unknown[]): void {
+    const target = this.top()
+    const set = target instanceof ForeignObject ? (target.items ??= new Set()) : target
+    if (!(set instanceof Set)) throw new Refusal(`its pickle adds elements to ${describeValue(target)}`)
+    for (const value of values) set.add(value)
+  }
+
+  setItems(values: readonly unknown[], target: unknown = this.top()): void {
+    const dict = target instanceof ForeignObject ? (target.items ??= new PyDict()) : target
+    if (!(dict instanceof PyDict)) throw new Refusal(`its pickle sets entries of ${describeValue(target)}`)
+    if (values.length % 2) throw new Refusal('its pickle has a key without a value')
+    for (let i = 0; i < values.length; i += 2) dict.entries.set(values[i], values[i + 1])
+  }
+}
+
+function unquote(line: string): string {
+  const quoted = /^(['"])(.*)\1$/.exec(line.trim())
+  if (!quoted) throw new Refusal('its pickle has a text without quotes')
+  const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r' }
+  const plain = (_: string, escape: string) =>
+    escape.length === 3 ? String.fromCharCode(parseInt(escape.slice(1), 16)) : (escapes[escape] ?? escape)
+  return oldString(Buffer.from(quoted[2]!.replace(/\\(x[\da-fA-F]{2}|.)/g, plain), 'latin1'))
+}
+
+const rawUnicode = (line: string): string =>
+  line.replace(/\\(?:u([\da-fA-F]{4})|U([\da-fA-F]{8}))/g, (whole, short?: string, long?: string) => {
+    const code = parseInt(short ?? long!, 16)
+    return code <= 0x10ffff ? String.fromCodePoint(code) : whole
+  })
+
+function floatOf(line: string): number {
+  const special: Readonly<Record<string, number>> = { nan: NaN, inf: Infinity, '-inf': -Infinity }
+  const text = line.trim()
+  if (Object.hasOwn(special, text)) return special[text]!
+  const value = Number(text)
+  if (text === '' || Number.isNaN(value)) throw new Refusal(`its pickle has the illegal number '${line.slice(0, 40)}'`)
+  return value
+}
+
+function index(line: string): number {
+  if (/^\d{1,15}$/.test(line)) return Number(line)
+  throw new Refusal(`its pickle has the illegal index '${line.slice(0, 40)}'`)
+}
+
+const tuple = (machine: Unpickler, length: number): void => {
+  machine.push(Array.from({ length }, () => machine.pop()).reverse())
+}
+
+type Instruction = (machine: Unpickler) => void
+
+// By their codes, with the names of pickletools.
+const instructions: Readonly<Record<number, Instruction>> = {
+  /* PROTO */ 0x80: (m) => {
+    const protocol = m.uint8()
+    if (protocol > MAX_PROTOCOL) throw new Refusal(`its pickle has protocol ${protocol}; those up to ${MAX_PROTOCOL} are known`)
+  },
+  /* FRAME */ 0x95: (m) => void m.uint64(),
+  /* MARK */ 0x28: (m) => m.mark(),
+  /* POP */ 0x30: (m) => m.drop(),
+  /* POP_MARK */ 0x31: (m) => void m.marked(),
+  /* DUP */ 0x32: (m) => m.push(m.top()),
+  /* NONE */ 0x4e: (m) => m.push(null),
+  /* NEWTRUE */ 0x88: (m) => m.push(true),
+  /* NEWFALSE */ 0x89: (m) => m.push(false),
+  /* INT */ 0x49: (m) => {
+    const line = m.line().trim()
+    m.push(line === '01' ? true : line === '00' ? false : m.decimal(line))
+  },
+  /* LONG */ 0x4c: (m) => m.push(m.decimal(m.line().trim().replace(/L$/, ''))),
+  /* BININT */ 0x4a: (m) => m.push(m.int32()),
+  /* BININT1 */ 0x4b: (m) => m.push(m.uint8()),
+  /* BININT2 */ 0x4d: (m) => m.push(m.uint16()),
+  /* LONG1 */ 0x8a: (m) => m.push(m.integer(m.uint8())),
+  /* LONG4 */ 0x8b: (m) => m.push(m.integer(m.uint32())),
+  /* FLOAT */ 0x46: (m) => m.push(floatOf(m.line())),
+  /* BINFLOAT */ 0x47: (m) => m.push(m.double()),
+  /* STRING */ 0x53: (m) => m.push(unquote(m.line())),
+  /* BINSTRING */ 0x54: (m) => m.push(oldString(m.bytesOf(m.uint32()))),
+  /* SHORT_BINSTRING */ 0x55: (m) => m.push(oldString(m.bytesOf(m.uint8()))),
+  /* UNICODE */ 0x56: (m) => m.push(rawUnicode(m.line())),
+  /* BINUNICODE */ 0x58: (m) => m.push(m.text(m.uint32())),
+  /* SHORT_BINUNICODE */ 0x8c: (m) => m.push(m.text(m.uint8())),
+  /* BINUNICODE8 */ 0x8d: (m) => m.push(m.text(m.uint64())),
+  /* BINBYTES */ 0x42: (m) => m.push(new Uint8Array(m.bytesOf(m.uint32()))),
+  /* SHORT_BINBYTES */ 0x43: (m) => m.push(new Uint8Array(m.bytesOf(m.uint8()))),
+  /* BINBYTES8 */ 0x8e: (m) => m.push(new Uint8Array(m.bytesOf(m.uint64()))),
+  /* BYTEARRAY8 */ 0x96: (m) => m.push(new Uint8Array(m.bytesOf(m.uint64()))),
+  /* READONLY_BUFFER */ 0x98: () => undefined,
+  /* EMPTY_LIST */ 0x5d: (m) => m.push([]),
+  /* LIST */ 0x6c: (m) => m.push(m.marked()),
+  /* APPEND */ 0x61: (m) => m.append([m.pop()]),
+  /* APPENDS */ 0x65: (m) => m.append(m.marked()),
+  /* EMPTY_TUPLE */ 0x29: (m) => m.push([]),
+  /* TUPLE */ 0x74: (m) => m.push(m.marked()),
+  /* TUPLE1 */ 0x85: (m) => tuple(m, 1),
+  /* TUPLE2 */ 0x86: (m) => tuple(m, 2),
+  /* TUPLE3 */ 0x87: (m) => tuple(m, 3),
+  /* EMPTY_DICT */ 0x7d: (m) => m.push(new PyDict()),
+  /* DICT */ 0x64: (m) => {
+    const dict = new PyDict()
+    m.setItems(m.marked(), dict)
+    m.push(dict)
+  },
+  /* SETITEM */ 0x73: (m) => {
+    const value = m.pop()
+    m.setItems([m.pop(), value])
+  },
+  /* SETITEMS */ 0x75: (m) => m.setItems(m.marked()),
+  /* EMPTY_SET */ 0x8f: (m) => m.push(new Set()),
+  /* ADDITEMS */ 0x90: (m) => m.add(m.marked()),
+  /* FROZENSET */ 0x91: (m) => m.push(new Set(m.marked())),
+  /* GET */ 0x67: (m) => m.get(index(m.line())),
+  /* BINGET */ 0x68: (m) => m.get(m.uint8()),
+  /* LONG_BINGET */ 0x6a: (m) => m.get(m.uint32()),
+  /* PUT */ 0x70: (m) => m.put(index(m.line())),
+  /* BINPUT */ 0x71: (m) => m.put(m.uint8()),
+  /* LONG_BINPUT */ 0x72: (m) => m.put(m.uint32()),
+  /* MEMOIZE */ 0x94: (m) => m.memoize(),
+  /* GLOBAL */ 0x63: (m) => {
+    const module = m.line()
+    m.push(m.global(module, m.line()))
+  },
+  /* STACK_GLOBAL */ 0x93: (m) => {
+    const name = m.pop()
+    m.push(m.global(m.pop(), name))
+  },
+  /* REDUCE */ 0x52: (m) => {
+    const args = m.pop()
+    m.push(m.call(m.pop(), args))
+  },
+  /* INST */ 0x69: (m) => {
+    const module = m.line()
+    const type = m.global(module, m.line())
+    m.push(m.call(type, m.marked()))
+  },
+  /* OBJ */ 0x6f: (m) => {
+    const [type, ...args] = m.marked()
+    m.push(m.call(type, args))
+  },
+  /* NEWOBJ */ 0x81: (m) => {
+    const args = m.pop()
+    m.push(m.make(m.pop(), args))
+  },
+  /* NEWOBJ_EX */ 0x92: (m) => {
+    const [named, args] = [m.pop(), m.pop()]
+    m.push(m.makeWithNames(m.pop(), args, named))
+  },
+  /* BUILD */ 0x62: (m) => m.build(),
+  /* PERSID */ 0x50: (m) => m.push(m.context.persistent(m.line())),
+  /* BINPERSID */ 0x51: (m) => m.push(m.context.persistent(m.pop()))
+}
