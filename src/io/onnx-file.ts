@@ -2,9 +2,8 @@ import protobuf from 'protobufjs'
 
 import { expected, InputError } from '../errors.js'
 import { scope, type DType, type Tensor } from '../torch/index.js'
-import { arrayTypes } from '../torch/types.js'
 import { writeAtomic } from './atomic.js'
-import { writeAll } from './safetensors.js'
+import { elementSize, writeAll } from './bytes.js'
 
 // The part of the format that is written here, with the field numbers of its specification:
 // https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
@@ -156,7 +155,7 @@ export async function saveOnnx(path: string, model: OnnxModel): Promise<void> {
   // A message is the bytes of its fields one after the other, so the tensors' data need not pass through the encoder.
   const tensors = Object.entries(initializers).map(([name, tensor]) => {
     const { dtype, shape } = tensor
-    const bytes = shape.reduce((product, size) => product * size, arrayTypes[dtype].BYTES_PER_ELEMENT)
+    const bytes = shape.reduce((product, size) => product * size, elementSize(dtype))
     const described = encode('Tensor', { name, dims: shape, dataType: dataType(dtype, `'${name}'`) })
     const head = Buffer.concat([described, prefix('Tensor', 'rawData', bytes)])
     return { tensor, bytes, head: Buffer.concat([prefix('Graph', 'initializer', head.length + bytes), head]) }

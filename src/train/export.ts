@@ -3,15 +3,16 @@ import { mkdir, readdir, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 
 import { expected, InputError, SettingsError } from '../errors.js'
+import { saveTorch } from '../io/index.js'
 import { exportOnnx, saveHuggingFace, saveTimm, type VisionTransformer } from '../vision/index.js'
 import { loadEncoder, newestWeights, type EncoderDescription } from './checkpoint.js'
 import { RunFolder } from './run-folder.js'
 
 /** What to export and how. */
 export interface ExportRequest {
-  /** `timm` and `huggingface`: a folder that timm and transformers load; `onnx`: a file; `pytorch`: a file with a state dict of timm's names. */
+  /** `timm`, `huggingface`: a folder that timm and transformers load. `onnx`: a file. `pytorch`: a state dict of timm's names, a file. */
   readonly to: ExportFormat
-  /** File or folder to write. Default: `backbone.onnx`, `backbone.pth`, `backbone-timm` or `backbone-huggingface` in the run's `exported`. */
+  /** Default: `backbone-timm`, `backbone-huggingface`, `backbone.onnx` or `backbone.pth` in the run's `exported`, or beside the file. */
   readonly out?: string | undefined
   /** Step of the run's checkpoint to take. Default: the newest weights. */
   readonly checkpoint?: number | undefined
@@ -58,7 +59,15 @@ const formats = {
     suffix: '.onnx',
     folder: false,
     write: (path, backbone, { mean, std }, { opset }) => exportOnnx(path, backbone, { mean, std, opset }),
-    load: (path) => [`import { InferenceSession } from 'onnxruntime-node'`, `const session = await InferenceSession.create(${JSON.stringify(path)})`]
+    load: (path) => [
+      `import { InferenceSession } from 'onnxruntime-node'`, `const session = await InferenceSession.create(${JSON.stringify(path)})`
+    ]
+  },
+  pytorch: {
+    suffix: '.pth',
+    folder: false,
+    write: (path, backbone) => saveTorch(path, backbone.stateDict()),
+    load: (path) => ['import torch', `state = torch.load(${JSON.stringify(path)}, weights_only=True)`]
   }
 } as const satisfies Record<string, Format>
 
@@ -85,7 +94,9 @@ async function findWeights(subject: string, checkpoint: number | undefined): Pro
 async function requireFree(path: string, folder: boolean, force: boolean, weights: string): Promise<void> {
   if (!existsSync(path)) return
   if (resolve(path) === resolve(weights)) throw new InputError(`'${path}' is what is exported: choose another place`)
-  if ((await stat(path)).isDirectory() !== folder) throw expected(folder ? 'a folder' : 'a file', 'out', `the ${folder ? 'file' : 'folder'} ${path}`)
+  if ((await stat(path)).isDirectory() !== folder) {
+    throw expected(folder ? `a folder's path` : `a file's path`, 'out', `the ${folder ? 'file' : 'folder'} ${path}`)
+  }
   if (!folder) {
     if (!force) throw new InputError(`'${path}' is there already. Overwrite it (force), or choose another place`)
     return
@@ -99,7 +110,8 @@ async function requireFree(path: string, folder: boolean, force: boolean, weight
  * Writes a trained encoder in a format of others.
  *
  * @param subject - A run's folder, a checkpoint, or an exported file of weights.
- * @throws SettingsError for an unknown format; InputError for what holds no encoder, what the format cannot hold, and a place that is taken.
+ * @throws SettingsError for an unknown format; InputError for what holds no encoder, what the format cannot hold, and a place that is
+ *   taken; then nothing has been written.
  */
 export async function exportBackbone(subject: string, request: ExportRequest): Promise<ExportResult> {
   const { to, checkpoint, force = false } = request
@@ -111,7 +123,7 @@ export async function exportBackbone(subject: string, request: ExportRequest): P
   await requireFree(path, folder, force, weights)
   const { encoder, backbone } = await loadEncoder(weights)
   try {
-    await mkdir(dirname(path), { recursive: true })
+    if (!folder) await mkdir(dirname(path), { recursive: true })
     await write(path, backbone, encoder, request)
     return { path, weights, load: load(path, backbone) }
   } finally {

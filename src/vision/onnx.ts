@@ -12,7 +12,7 @@ import type { VisionTransformer } from './vision-transformer.js'
 /** `mean` and `std` go into the file's metadata: the graph takes normalised images. */
 export interface OnnxOptions extends ImageStatistics {
   /** Version of ONNX's operators: from 20 on, GELU is one of them. Default 17, which more runtimes have. */
-  readonly opset?: number
+  readonly opset?: number | undefined
 }
 
 // Operators are written as these versions have them; the file format that each asks for: https://onnx.ai/onnx/repo-docs/Versioning.html

@@ -11,7 +11,8 @@ const ARCHITECTURE = 'vit_base_patch16_224'
 
 /**
  * Writes the folder that `timm.create_model('local-dir:FOLDER', pretrained=True)` reads: config.json and model.safetensors. `model_args` of
- * config.json are the keyword arguments of timm's `VisionTransformer`. Each file is written atomically; others in the folder are left alone.
+ * config.json are the keyword arguments of timm's `VisionTransformer`. Each file is written atomically; others in the folder are left
+ * alone.
  *
  * @param metadata - Strings for the header of model.safetensors.
  * @throws InputError as {@link timmArguments} does, and for a mean or standard deviation of another number of channels; then nothing has
