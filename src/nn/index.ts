@@ -1,5 +1,5 @@
 // Modules, with PyTorch's names.
-export { Module, type StateDict } from './module.js'
+export { Module, requireStateDict, type StateDict } from './module.js'
 export { newParameter, Parameter } from './parameter.js'
 export { Attention, type AttentionOptions } from './attention.js'
 export { ModuleList, Sequential } from './containers.js'

@@ -14,6 +14,38 @@ function list(names: readonly string[]): string {
   return names.slice(0, LISTED).join(', ') + more
 }
 
+/** @throws InputError for what is no object of tensors by name, with a hint where they are one level below. */
+export function requireStateDict(state: unknown): asserts state is StateDict {
+  if (typeof state !== 'object' || state === null) throw expected('an object of tensors by name', 'the state dict', state)
+  for (const [name, value] of Object.entries(state)) {
+    if (value instanceof Tensor) continue
+    const nested = typeof value === 'object' && value !== null && Object.values(value as object).some((inner) => inner instanceof Tensor)
+    throw expected(`a Tensor${nested ? ' (what is there holds tensors: give it alone)' : ''}`, `'${name}' of the state dict`, value)
+  }
+}
+
+/** What the names of one list have in front of the names of the other, if that is the same for several of them and for most. */
+function commonPrefix(longer: readonly string[], shorter: readonly string[]): string | undefined {
+  const wanted = new Set(shorter)
+  const counts = new Map<string, number>()
+  for (const name of longer) {
+    for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) {
+      const prefix = name.slice(0, dot + 1)
+      if (wanted.has(name.slice(dot + 1))) counts.set(prefix, (counts.get(prefix) ?? 0) + 1)
+    }
+  }
+  const [prefix, count] = [...counts].sort((a, b) => b[1] - a[1])[0] ?? ['', 0]
+  return count * 2 > Math.min(longer.length, shorter.length) ? prefix : undefined
+}
+
+/** Says how names differ that would fit but for a prefix. */
+function prefixHint(missing: readonly string[], unexpected: readonly string[]): string[] {
+  const given = commonPrefix(unexpected, missing)
+  if (given) return [`the names begin with '${given}', which this module's do not: give them without`]
+  const own = commonPrefix(missing, unexpected)
+  return own ? [`this module's names begin with '${own}', which the given ones do not: load into that part, or give them with it`] : []
+}
+
 /**
  * A part of a network: parameters, buffers and other modules held in its properties, and `forward`. Names in the state dict are the paths
  * of the properties, so they are PyTorch's where the properties are. PyTorch: `torch.nn.Module`.
@@ -88,10 +120,8 @@ export abstract class Module {
    *   changed.
    */
   loadStateDict(state: StateDict, options: { readonly strict?: boolean } = {}): { missing: string[]; unexpected: string[] } {
-    if (typeof state !== 'object' || state === null) throw expected('an object of tensors by name', 'the state dict', state)
-    for (const [name, value] of Object.entries(state)) {
-      if (!(value instanceof Tensor)) throw expected('a Tensor', `'${name}' of the state dict`, value)
-    }
+    requireStateDict(state)
+    const strict = options.strict ?? true
     const own = this.stateDict()
     const missing = Object.keys(own).filter((name) => !Object.hasOwn(state, name))
     const unexpected = Object.keys(state).filter((name) => !Object.hasOwn(own, name))
@@ -101,9 +131,10 @@ export abstract class Module {
       return `${name} (expected [${tensor.shape.join(', ')}], received [${given.shape.join(', ')}])`
     })
     const problems = [
-      ...((options.strict ?? true) && missing.length ? [`missing: ${list(missing)}`] : []),
-      ...((options.strict ?? true) && unexpected.length ? [`unexpected: ${list(unexpected)}`] : []),
-      ...(misshaped.length ? [`of another shape: ${list(misshaped)}`] : [])
+      ...(strict && missing.length ? [`missing: ${list(missing)}`] : []),
+      ...(strict && unexpected.length ? [`unexpected: ${list(unexpected)}`] : []),
+      ...(misshaped.length ? [`of another shape: ${list(misshaped)}`] : []),
+      ...(strict ? prefixHint(missing, unexpected) : [])
     ]
     if (problems.length) throw new InputError(`The state dict does not fit ${this.constructor.name}. ${problems.join('; ')}`)
     noGrad(() => {

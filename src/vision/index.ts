@@ -11,3 +11,4 @@ export {
   type VisionTransformerOptions
 } from './vision-transformer.js'
 export { visionTransformer, visionTransformers, type VisionTransformerName } from './zoo.js'
+export { loadTimm, visionTransformerFromTimm, type LoadTimmOptions } from './load-timm.js'

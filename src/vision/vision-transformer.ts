@@ -56,6 +56,12 @@ export type ResolvedVisionTransformerOptions = Required<Omit<VisionTransformerOp
 
 const INIT_STD = 0.02
 
+/** @throws InputError unless both are positive integers. */
+export function sides(size: ImageSize, name: string): readonly [height: number, width: number] {
+  const [height, width] = Array.isArray(size) && size.length === 2 ? (size as [unknown, unknown]) : [size, size]
+  return [requirePositive(height, name), requirePositive(width, name)]
+}
+
 function requireFlag(value: unknown, name: string): boolean {
   if (typeof value === 'boolean') return value
   throw expected('a boolean', name, value)
@@ -64,9 +70,8 @@ function requireFlag(value: unknown, name: string): boolean {
 function resolve(options: VisionTransformerOptions): ResolvedVisionTransformerOptions {
   const { imageSize = 224, patchSize = 16, mlpRatio = 4, dropPath = 0, initValues = null, classToken = true } = options
   const { pool = classToken ? 'token' : 'avg' } = options
-  const size = typeof imageSize === 'number' ? ([imageSize, imageSize] as const) : imageSize
   const resolved = {
-    imageSize: [requirePositive(size[0], 'imageSize'), requirePositive(size[1], 'imageSize')] as const,
+    imageSize: sides(imageSize, 'imageSize'),
     patchSize: requirePositive(patchSize, 'patchSize'),
     channels: requirePositive(options.channels ?? 3, 'channels'),
     embedDim: requirePositive(options.embedDim, 'embedDim'),
