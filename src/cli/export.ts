@@ -10,6 +10,7 @@ export function exportCommand(): Command {
     .addOption(new Option('--to <format>', 'what it is for').choices(exportFormats).makeOptionMandatory())
     .option('--out <path>', `file or folder to write (default: in the run's folder 'exported', beside a file of weights)`)
     .option('--checkpoint <step>', 'of a run: its checkpoint after this step (default: the newest weights)', integerFlag('--checkpoint', 0))
+    .option('--image-size <pixels>', 'for square images of another size: resamples the position embedding', integerFlag('--image-size', 1))
     .option('--opset <version>', "of ONNX's operators (default: 17)", integerFlag('--opset', 1))
     .option('--force', 'write where something is already')
     .option('--json', 'print JSON')

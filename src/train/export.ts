@@ -4,7 +4,8 @@ import { basename, dirname, join, resolve } from 'node:path'
 
 import { expected, InputError, SettingsError } from '../errors.js'
 import { saveTorch } from '../io/index.js'
-import { exportOnnx, saveHuggingFace, saveTimm, type VisionTransformer } from '../vision/index.js'
+import { scope } from '../torch/index.js'
+import { exportOnnx, loadTimm, saveHuggingFace, saveTimm, VisionTransformer, type ImageSize } from '../vision/index.js'
 import { loadEncoder, newestWeights, type EncoderDescription } from './checkpoint.js'
 import { RunFolder } from './run-folder.js'
 
@@ -16,6 +17,8 @@ export interface ExportRequest {
   readonly out?: string | undefined
   /** Step of the run's checkpoint to take. Default: the newest weights. */
   readonly checkpoint?: number | undefined
+  /** Size of the images that it is for: the position embedding is resampled, as timm does. Default: the encoder's. */
+  readonly imageSize?: ImageSize | undefined
   /** Version of ONNX's operators. Default 17. */
   readonly opset?: number | undefined
   /** Whether what is there may be overwritten. Default false. */
@@ -106,6 +109,13 @@ async function requireFree(path: string, folder: boolean, force: boolean, weight
   if (!force && (await readdir(path)).length) throw new InputError(`'${path}' is not empty. Write into it (force), or choose another place`)
 }
 
+/** A model for images of another size, with the same weights but for the position embedding. */
+function resized(model: VisionTransformer, imageSize: ImageSize): VisionTransformer {
+  const other = scope(() => new VisionTransformer({ ...model.options, imageSize }))
+  loadTimm(other, model.stateDict(), { trainedAt: model.imageSize })
+  return other
+}
+
 /**
  * Writes a trained encoder in a format of others.
  *
@@ -114,7 +124,7 @@ async function requireFree(path: string, folder: boolean, force: boolean, weight
  *   taken; then nothing has been written.
  */
 export async function exportBackbone(subject: string, request: ExportRequest): Promise<ExportResult> {
-  const { to, checkpoint, force = false } = request
+  const { to, checkpoint, imageSize, force = false } = request
   if (!Object.hasOwn(formats, to)) throw new SettingsError(expected(`one of ${exportFormats.join(', ')}`, 'to', to).message)
   const { suffix, folder, write, load }: Format = formats[to]
   const weights = await findWeights(subject, checkpoint)
@@ -122,11 +132,13 @@ export async function exportBackbone(subject: string, request: ExportRequest): P
   const path = request.out ?? stem + suffix
   await requireFree(path, folder, force, weights)
   const { encoder, backbone } = await loadEncoder(weights)
+  let model = backbone
   try {
+    if (imageSize !== undefined) model = resized(backbone, imageSize)
     if (!folder) await mkdir(dirname(path), { recursive: true })
-    await write(path, backbone, encoder, request)
-    return { path, weights, load: load(path, backbone) }
+    await write(path, model, { ...encoder, imageSize: [...model.imageSize] }, request)
+    return { path, weights, load: load(path, model) }
   } finally {
-    backbone.dispose()
+    for (const each of new Set([backbone, model])) each.dispose()
   }
 }

@@ -20,6 +20,12 @@ class Mlp extends Module {
   }
 }
 
+/** The ratio that gives a hidden layer of this width, although the product is truncated. */
+export function mlpRatioFor(hidden: number, dim: number): number {
+  const ratio = hidden / dim
+  return Math.trunc(dim * ratio) === hidden ? ratio : ratio * (1 + Number.EPSILON)
+}
+
 /** A learned factor for each element of a token. Paper: arXiv 2103.17239. */
 class LayerScale extends Module {
   readonly gamma: Parameter

@@ -4,8 +4,9 @@ import { join } from 'node:path'
 
 import { expected, InputError } from '../errors.js'
 import { loadSafetensors, saveSafetensors, writeFileAtomic } from '../io/index.js'
-import { Module, type StateDict } from '../nn/index.js'
+import { Module, requireStateDict, type StateDict } from '../nn/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
+import { mlpRatioFor } from './block.js'
 import { requireStatistics, type ImageStatistics } from './statistics.js'
 import { VisionTransformer, type ImageSize, type VisionTransformerOptions } from './vision-transformer.js'
 
@@ -69,12 +70,6 @@ class ViTModel extends Module {
   }
 }
 
-/** The ratio that gives this width when the product is truncated. */
-function mlpRatio(hidden: number, dim: number): number {
-  const ratio = hidden / dim
-  return Math.trunc(dim * ratio) === hidden ? ratio : ratio * (1 + Number.EPSILON)
-}
-
 const isSize = (value: unknown): value is number => typeof value === 'number' && Number.isInteger(value) && value > 0
 const isSides = (value: unknown): value is ImageSize =>
   isSize(value) || (Array.isArray(value) && value.length === 2 && value.every(isSize))
@@ -100,7 +95,7 @@ function optionsOf(config: unknown, numClasses: number): VisionTransformerOption
     embedDim,
     depth: size('num_hidden_layers', 12),
     numHeads: size('num_attention_heads', 12),
-    mlpRatio: mlpRatio(size('intermediate_size', 3072), embedDim),
+    mlpRatio: mlpRatioFor(size('intermediate_size', 3072), embedDim),
     qkvBias: read('qkv_bias', 'a boolean', (value) => typeof value === 'boolean', true),
     normEps: read('layer_norm_eps', 'a number of at least 0', (value): value is number => typeof value === 'number' && value >= 0, 1e-12),
     numClasses
@@ -178,13 +173,13 @@ export function toHuggingFace(model: VisionTransformer): HuggingFaceModel {
  *   missing, unexpected and mis-shaped names.
  */
 export function fromHuggingFace(config: unknown, state: StateDict): VisionTransformer {
-  if (typeof state !== 'object' || state === null) throw expected('an object of tensors by name', 'the state', state)
+  requireStateDict(state)
   const entries = Object.entries(state).map(([name, tensor]) => {
     const plain = name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name
     return [renamed(plain, modernNames), tensor] as const
   })
   const weights = Object.fromEntries(entries.filter(([name]) => !IGNORED.test(name)))
-  const numClasses = weights['classifier.weight']?.shape?.[0] ?? 0
+  const numClasses = weights['classifier.weight']?.shape[0] ?? 0
   const model = scope(() => new VisionTransformer(optionsOf(config, numClasses)))
   try {
     scope(() => {

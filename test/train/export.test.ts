@@ -8,10 +8,10 @@ import { GroupMaskedModel } from '../../src/gmml/index.js'
 import { loadSafetensors, loadTorch, saveSafetensors } from '../../src/io/index.js'
 import { AdamW } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
-import { memory, type Tensor } from '../../src/torch/index.js'
+import { memory, scope, type Tensor } from '../../src/torch/index.js'
 import { buildEncoder, exportEncoder, saveCheckpoint, type EncoderDescription } from '../../src/train/checkpoint.js'
 import { exportBackbone, exportFormats, loadEncoder, RunFolder, type ExportRequest } from '../../src/train/index.js'
-import { loadHuggingFace, saveTimm, VisionTransformer } from '../../src/vision/index.js'
+import { loadHuggingFace, loadTimm, saveTimm, VisionTransformer } from '../../src/vision/index.js'
 import { difference, perturb, python, runPython } from '../parity/python.js'
 import { temporaryFolder } from '../support/folder.js'
 
@@ -57,12 +57,14 @@ describe('exportBackbone refuses', () => {
       [run.path, { to: 'onnx', checkpoint: 4 }, InputError, /one of the steps 3, 5 for the checkpoint, received 4/],
       [empty, { to: 'onnx', checkpoint: 4 }, InputError, /a run with checkpoints for the checkpoint, received 4/],
       [run.checkpoint(3), { to: 'onnx', checkpoint: 3 }, SettingsError, /'.*' is a file/],
+      [run.path, { to: 'onnx', imageSize: 10 }, InputError, /divisor of the image size 10 x 10 for patchSize, received 4/],
+      [run.path, { to: 'onnx', imageSize: -4 }, InputError, /positive integer for imageSize, received -4/],
       [run.path, { to: 'onnx', opset: 9 }, InputError, /one of 17, 18, 19, 20 for opset, received 9/]
     ]
     for (const [subject, request, kind, message] of misuse) {
       const attempt = exportBackbone(subject, request as ExportRequest)
       await expect(attempt, String(message)).rejects.toThrow(message)
-      await expect(attempt).rejects.toThrow(kind as never)
+      await expect(attempt).rejects.toThrow(kind)
     }
     expect([await readdir(run.exported), memory().tensors]).toEqual(before)
   })
@@ -90,7 +92,12 @@ describe('exportBackbone refuses', () => {
 describe('exportBackbone', () => {
   it('takes the newest weights, a checkpoint, or a file, and says what it wrote', async () => {
     const run = await finished(false)
-    const token = async (path: string) => firstOf((await loadTorch<Record<string, Tensor>>(path))['cls_token']!)
+    const token = async (path: string) => {
+      const state = await loadTorch<Record<string, Tensor>>(path)
+      const value = firstOf(state['cls_token']!)
+      for (const tensor of Object.values(state)) tensor.dispose()
+      return value
+    }
     const newest = await exportBackbone(run.path, { to: 'pytorch' })
     expect(newest).toEqual({
       path: join(run.exported, 'backbone.pth'), weights: run.checkpoint(5),
@@ -145,6 +152,20 @@ describe('exportBackbone', () => {
     expect({ mean, std }).toEqual({ mean: encoder.mean, std: encoder.std })
     const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
     for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(model.stateDict()[name]!.equal(tensor), name).toBe(true)
+  })
+
+  it('for images of another size resamples the position embedding and nothing else', async () => {
+    const run = await finished()
+    const { path } = await exportBackbone(run.path, { to: 'timm', imageSize: [16, 20] })
+    const other = await loadEncoder(join(path, 'model.safetensors'))
+    expect(other.encoder.imageSize).toEqual([16, 20])
+    const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
+    const expected = scope(() => new VisionTransformer({ ...backbone.options, imageSize: [16, 20] }))
+    loadTimm(expected, backbone.stateDict(), { trainedAt: [8, 12] })
+    for (const [name, tensor] of Object.entries(expected.stateDict())) expect(other.backbone.stateDict()[name]!.equal(tensor), name).toBe(true)
+    expect(other.backbone.pos_embed.shape).toEqual([1, 21, 128])
+    const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8')) as { model_args: object }
+    expect(config.model_args).toMatchObject({ img_size: [16, 20] })
   })
 
   it('writes nothing where the disk fails', async () => {

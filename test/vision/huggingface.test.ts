@@ -34,7 +34,7 @@ describe('a ViTModel is refused', () => {
     'with half a layer': [{ ...config, num_hidden_layers: 0.5 }, state, /positive integer for num_hidden_layers of the config/],
     'with a text for a size': [{ ...config, image_size: '8' }, state, /one or two positive integers for image_size of the config/],
     'with an epsilon below 0': [{ ...config, layer_norm_eps: -1 }, state, /layer_norm_eps/],
-    'without tensors': [config, null, /tensors by name for the state, received null/],
+    'without tensors': [config, null, /tensors by name for the state dict, received null/],
     'with an array for a tensor': [config, { ...state, 'classifier.weight': [1] }, /a Tensor for 'classifier.weight'/],
     'that lacks a tensor': [config, without(query), /does not fit ViTModel. missing: encoder.layer.0.attention.attention.query.weight$/],
     'that has one too many': [config, { ...state, 'encoder.layer.1.output.dense.bias': torch.zeros([16]) }, /unexpected: encoder.layer.1.output.dense.bias$/],
