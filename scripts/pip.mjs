@@ -49,33 +49,21 @@ export function probePython(modules, { python = 'python3', env = process.env } =
 }
 
 /**
- * Installs packages into `folder` unless it is there. Everything happens in a sibling that is renamed at the end: a folder
- * under its final name is complete, whatever was interrupted, and of two installs at once the first to end wins.
- * @param {{ python: Python, folder: string, packages: string[], dependencies: boolean, remedies?: string[] }} options
- *   `remedies`: what else the user can do when pip fails
+ * Makes `folder` unless it is there. Everything happens in a sibling that is renamed at the end: a folder under its final name
+ * is complete, whatever was interrupted, and of two installs at once the first to end wins.
+ * @param {string} folder
+ * @param {(temporary: string, log: string) => void} install fills the sibling; `log` is a file for what it prints, removed afterwards
  */
-export function installPackages({ python, folder, packages, dependencies, remedies = [] }) {
+export function installOnce(folder, install) {
   if (existsSync(folder)) return
-  if (probePython(['pip'], { python: python.executable })?.modules.pip == null) {
-    const lines = [`missing ${TOOLS.pip.what}, needed to install ${packages.join(', ')}.`, ...installCommands([TOOLS.pip]), ...remedies]
-    throw new SetupError(lines.join('\n'))
-  }
   const temporary = join(folder, '..', `.${basename(folder)}.${process.pid}.tmp`)
   const log = `${temporary}.log`
-  // pip gets the interrupt from the terminal too and ends: staying alive here is what removes the gigabytes it leaves.
+  // What installs gets the interrupt from the terminal too and ends: staying alive here is what removes the gigabytes it leaves.
   const outlive = () => {}
   process.on('SIGINT', outlive)
   try {
     mkdirSync(temporary, { recursive: true })
-    const quiet = ['--no-input', '--disable-pip-version-check', '--progress-bar', 'off']
-    const args = ['-m', 'pip', 'install', '--target', temporary, ...quiet, ...(dependencies ? [] : ['--no-deps']), ...packages]
-    // PIP_USER: some distributions make --user the default, which contradicts --target.
-    const env = { ...process.env, PIP_USER: '0' }
-    if (!runLogged(python.executable, args, { log, env })) {
-      const mend = ['  Check the network and the proxy settings of pip, then run the same command again.', ...remedies]
-      const lines = [`pip could not install ${packages.join(', ')}; what it printed is above.`, ...mend]
-      throw new SetupError(lines.join('\n'), { log: readText(log) })
-    }
+    install(temporary, log)
     try {
       renameSync(temporary, folder)
     } catch (error) {
@@ -86,4 +74,28 @@ export function installPackages({ python, folder, packages, dependencies, remedi
     rmSync(log, { force: true })
     process.off('SIGINT', outlive)
   }
+}
+
+/**
+ * Installs packages into `folder` unless it is there.
+ * @param {{ python: Python, folder: string, packages: string[], dependencies: boolean, remedies?: string[] }} options
+ *   `remedies`: what else the user can do when pip fails
+ */
+export function installPackages({ python, folder, packages, dependencies, remedies = [] }) {
+  if (existsSync(folder)) return
+  if (probePython(['pip'], { python: python.executable })?.modules.pip == null) {
+    const lines = [`missing ${TOOLS.pip.what}, needed to install ${packages.join(', ')}.`, ...installCommands([TOOLS.pip]), ...remedies]
+    throw new SetupError(lines.join('\n'))
+  }
+  installOnce(folder, (temporary, log) => {
+    const quiet = ['--no-input', '--disable-pip-version-check', '--progress-bar', 'off']
+    const args = ['-m', 'pip', 'install', '--target', temporary, ...quiet, ...(dependencies ? [] : ['--no-deps']), ...packages]
+    // PIP_USER: some distributions make --user the default, which contradicts --target.
+    const env = { ...process.env, PIP_USER: '0' }
+    if (!runLogged(python.executable, args, { log, env })) {
+      const mend = ['  Check the network and the proxy settings of pip, then run the same command again.', ...remedies]
+      const lines = [`pip could not install ${packages.join(', ')}; what it printed is above.`, ...mend]
+      throw new SetupError(lines.join('\n'), { log: readText(log) })
+    }
+  })
 }

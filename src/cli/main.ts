@@ -13,6 +13,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   pretrain: async () => (await import('./pretrain.js')).pretrainCommand(),
   knn: async () => (await import('./knn.js')).knnCommand(),
+  export: async () => (await import('./export.js')).exportCommand(),
   demo: async () => (await import('./demo.js')).demoCommand(),
   inspect: async () => (await import('./inspect.js')).inspectCommand()
 }
@@ -20,6 +21,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
 const summaries = {
   pretrain: 'pretrain a vision transformer on a folder of images',
   knn: 'measure an encoder by k nearest neighbours',
+  export: 'write an encoder for timm, Hugging Face transformers, ONNX or PyTorch',
   demo: 'pretrain a small encoder on embedded images and show what it has learned',
   inspect: 'show Node, addon, libtorch and where it came from, devices'
 } as const

@@ -20,6 +20,12 @@ class Mlp extends Module {
   }
 }
 
+/** The ratio that gives a hidden layer of this width, although the product is truncated. */
+export function mlpRatioFor(hidden: number, dim: number): number {
+  const ratio = hidden / dim
+  return Math.trunc(dim * ratio) === hidden ? ratio : ratio * (1 + Number.EPSILON)
+}
+
 /** A learned factor for each element of a token. Paper: arXiv 2103.17239. */
 class LayerScale extends Module {
   readonly gamma: Parameter
@@ -39,6 +45,7 @@ export interface BlockOptions {
   readonly mlpRatio?: number
   readonly qkvBias?: boolean
   readonly initValues?: number | null
+  readonly normEps?: number
   /** Probability that the block drops a sample's branch. Default 0. */
   readonly dropPath?: number
 }
@@ -55,12 +62,12 @@ export class Block extends Module {
 
   constructor(dim: number, numHeads: number, options: BlockOptions = {}) {
     super()
-    const { mlpRatio = 4, qkvBias = true, initValues = null, dropPath = 0 } = options
+    const { mlpRatio = 4, qkvBias = true, initValues = null, normEps = LAYER_NORM_EPS, dropPath = 0 } = options
     const scale = () => (initValues === null ? new Identity() : new LayerScale(dim, initValues))
-    this.norm1 = new LayerNorm(dim, LAYER_NORM_EPS)
+    this.norm1 = new LayerNorm(dim, normEps)
     this.attn = new Attention(dim, numHeads, { qkvBias })
     this.ls1 = scale()
-    this.norm2 = new LayerNorm(dim, LAYER_NORM_EPS)
+    this.norm2 = new LayerNorm(dim, normEps)
     this.mlp = new Mlp(dim, Math.trunc(dim * mlpRatio)) // truncated as timm does, or the keys' shapes would differ
     this.ls2 = scale()
     this.dropPath = new DropPath(dropPath)

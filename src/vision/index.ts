@@ -1,7 +1,11 @@
 // Networks for images.
 export { Block, type BlockOptions } from './block.js'
+export { fromHuggingFace, loadHuggingFace, saveHuggingFace, toHuggingFace, type HuggingFaceModel } from './huggingface.js'
+export { exportOnnx, type OnnxOptions } from './onnx.js'
 export { PatchEmbed, patchify, unpatchify } from './patches.js'
+export type { ImageStatistics } from './statistics.js'
 export { timmArguments } from './timm.js'
+export { saveTimm } from './timm-folder.js'
 export {
   initialise, requireBlocks, VisionTransformer, type ImageSize, type Pooling, type ResolvedVisionTransformerOptions,
   type VisionTransformerOptions

@@ -2,6 +2,7 @@ import { expected } from '../errors.js'
 import { requireStateDict, type StateDict } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { mlpRatioFor } from './block.js'
 import { sides, VisionTransformer, type ImageSize, type VisionTransformerOptions } from './vision-transformer.js'
 
 const bicubicAntialiased = torch.operator('aten::_upsample_bicubic2d_aa')
@@ -160,11 +161,10 @@ function inferOptions(state: StateDict, given: Partial<VisionTransformerOptions>
   const trained = (): Grid => requireGrid(positions - (noEmbedClass ? 0 : prefix), kernel, trainedAt)
   const pixels = ([rows, columns]: Grid): Grid => [rows * patchSize, columns * patchSize]
   const fcNorm = has('fc_norm.weight')
-  // The least ratio whose product is not cut below the width that is there.
-  const mlpRatio = [hidden / embedDim, (hidden + 0.5) / embedDim].find((ratio) => Math.trunc(embedDim * ratio) === hidden)!
   return {
     imageSize: given.imageSize ?? pixels(trained()),
-    patchSize, channels, embedDim, depth, numHeads, mlpRatio, classToken, registerTokens, noEmbedClass, fcNorm,
+    patchSize, channels, embedDim, depth, numHeads, classToken, registerTokens, noEmbedClass, fcNorm,
+    mlpRatio: mlpRatioFor(hidden, embedDim),
     qkvBias: has('blocks.0.attn.qkv.bias'),
     initValues: has('blocks.0.ls1.gamma') ? 1e-5 : null,
     pool: fcNorm || !classToken ? 'avg' : 'token',

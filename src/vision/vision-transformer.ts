@@ -39,6 +39,8 @@ export interface VisionTransformerOptions {
   readonly noEmbedClass?: boolean
   /** What the layer scale of every branch starts from; null for no layer scale. Default null. */
   readonly initValues?: number | null
+  /** What every layer norm adds to the variance. Default 1e-6, timm's; models of Hugging Face have other values. */
+  readonly normEps?: number
   /** Default `token` for a model with a CLS token, `avg` for one without. */
   readonly pool?: Pooling
   /** Whether the final norm comes after pooling (key `fc_norm`) and not before (key `norm`). Default: for `avg`, as in timm. */
@@ -82,11 +84,14 @@ function resolve(options: VisionTransformerOptions): ResolvedVisionTransformerOp
     registerTokens: requireInteger(options.registerTokens ?? 0, 'registerTokens', 0),
     noEmbedClass: requireFlag(options.noEmbedClass ?? false, 'noEmbedClass'),
     initValues,
+    normEps: options.normEps ?? LAYER_NORM_EPS,
     pool,
     fcNorm: requireFlag(options.fcNorm ?? pool === 'avg', 'fcNorm'),
     numClasses: requireInteger(options.numClasses ?? 0, 'numClasses', 0)
   }
   if (!(typeof mlpRatio === 'number' && mlpRatio > 0 && mlpRatio < Infinity)) throw expected('a number above 0', 'mlpRatio', mlpRatio)
+  const { normEps } = resolved
+  if (!(typeof normEps === 'number' && normEps >= 0 && normEps < Infinity)) throw expected('a number of at least 0', 'normEps', normEps)
   // timm has no layer scale of 0 either: it takes 0 for none, and its model would lack the keys.
   if (initValues !== null && !(Number.isFinite(initValues) && initValues !== 0)) {
     throw expected('a number other than 0, or null,', 'initValues', initValues)
@@ -140,6 +145,7 @@ export class VisionTransformer extends Module {
     super()
     const resolved = resolve(options)
     const { imageSize, patchSize, channels, embedDim, depth, numHeads, dropPath, classToken, registerTokens, fcNorm, numClasses } = resolved
+    const { normEps } = resolved
     this.options = resolved
     this.imageSize = imageSize
     this.patchSize = patchSize
@@ -156,8 +162,8 @@ export class VisionTransformer extends Module {
     this.blocks = new ModuleList(
       Array.from({ length: depth }, (_, i) => new Block(embedDim, numHeads, { ...resolved, dropPath: rate(i) }))
     )
-    this.norm = fcNorm ? new Identity() : new LayerNorm(embedDim, LAYER_NORM_EPS)
-    this.fc_norm = fcNorm ? new LayerNorm(embedDim, LAYER_NORM_EPS) : new Identity()
+    this.norm = fcNorm ? new Identity() : new LayerNorm(embedDim, normEps)
+    this.fc_norm = fcNorm ? new LayerNorm(embedDim, normEps) : new Identity()
     this.head = numClasses ? new Linear(embedDim, numClasses) : null
     initialise(this)
   }
