@@ -4,6 +4,9 @@ import { threadId } from 'node:worker_threads'
 
 let count = 0
 
+/** Whether a file's name is one that {@link writeAtomic} writes under before it renames: without a living writer, what a crash left. */
+export const isTemporary = (name: string): boolean => /\.\d+-\d+-\d+\.tmp$/.test(name)
+
 /**
  * Writes a file under a temporary name and renames it when it is complete and on disk, so that no reader and no crash ever sees half of it.
  * If `write` fails (a full disk, say), what stood at `path` before is untouched.

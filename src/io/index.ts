@@ -1,3 +1,3 @@
 // Files of tensors.
 export { inspectSafetensors, loadSafetensors, saveSafetensors, type SafetensorsFile } from './safetensors.js'
-export { writeAtomic, writeFileAtomic } from './atomic.js'
+export { isTemporary, writeAtomic, writeFileAtomic } from './atomic.js'

@@ -7,8 +7,12 @@ import {
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
-import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
-import { buildEncoder, exportEncoder, loadCheckpoint, saveCheckpoint, type EncoderDescription, type Progress } from './checkpoint.js'
+import {
+  cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, stack, type Device, type Tensor
+} from '../torch/index.js'
+import {
+  buildEncoder, exportEncoder, loadNewestCheckpoint, removeSuperfluous, saveCheckpoint, type EncoderDescription, type Progress
+} from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { heldOutKnn } from './knn-probe.js'
@@ -93,6 +97,9 @@ class PretrainRun {
   #step = 0
   /** Of the steps of the epoch. */
   #losses = { sum: 0, count: 0 }
+  /** Steps whose loss or gradient was not finite: they changed nothing. */
+  #skipped = { total: 0, inRow: 0 }
+  #lastCheckpoint = { path: null as string | null, time: performance.now() }
 
   private constructor(
     readonly config: PretrainConfig, readonly hooks: PretrainHooks, readonly folder: RunFolder, readonly source: ImageSource,
@@ -154,14 +161,19 @@ class PretrainRun {
   async #open(): Promise<void> {
     const { config, folder } = this
     let resumedFrom: Progress | null = null
-    const newest = config.resume ? (await folder.listCheckpoints()).at(-1) : undefined
-    if (newest) {
-      resumedFrom = await loadCheckpoint(newest, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler })
-      this.#step = resumedFrom.step
-      if (resumedFrom.losses) this.#losses = { ...resumedFrom.losses }
+    if (config.resume) {
+      const state = { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }
+      resumedFrom = await loadNewestCheckpoint(folder, state, (error) => this.hooks.onNotice?.(`${error.message}. Going on from the one before`))
     }
+    if (resumedFrom) {
+      this.#step = resumedFrom.step
+      this.#losses = { ...resumedFrom.losses }
+      this.#skipped = { ...resumedFrom.skipped }
+      this.#lastCheckpoint.path = folder.checkpoint(this.#step)
+    }
+    await folder.removeUnfinished()
     // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
-    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume'))
+    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume' && name !== 'override'))
     await folder.create({ ...settings, encoder: this.encoder, precision: this.precision, imageCount: this.source.length })
     await folder.truncateMetrics(this.#step)
     this.hooks.onStart?.({
@@ -190,7 +202,7 @@ class PretrainRun {
       const epoch = Math.floor(this.#step / this.#stepsPerEpoch)
       const start = performance.now()
       if (!(await this.#trainEpoch(epoch))) {
-        await this.#saveCheckpoint()
+        await this.#saveCheckpoint(null)
         return { status: 'interrupted', out: config.out, steps: this.#step, loss: this.#loss, exported: null }
       }
       await this.#endEpoch(epoch, (performance.now() - start) / 1000)
@@ -211,34 +223,37 @@ class PretrainRun {
     })
     for await (const { indices, images } of batches) {
       clock.gotBatch()
-      const value = await this.#lossOf(images, (view) =>
+      const { loss, finite } = await this.#trainOn(images, (view) =>
         randomFor(config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
       )
       this.#step++
-      this.#checkLoss(value, indices)
+      this.#count(loss, finite, indices)
       clock.endStep(indices.length)
-      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, value, clock)
+      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, finite ? loss : NaN, clock)
       // Lets timers, signals and the progress bar have their turn.
       await nextTurn()
-      if (hooks.signal?.aborted) return this.#step === (epoch + 1) * this.#stepsPerEpoch
+      const atEnd = this.#step === (epoch + 1) * this.#stepsPerEpoch // whose checkpoint follows its figures
+      if (hooks.signal?.aborted) return atEnd
+      if (!atEnd && this.#isCheckpointDue()) await this.#saveCheckpoint(null)
       clock.wantBatch()
     }
     return true
   }
 
   /** Trains on a batch and frees it. */
-  async #lossOf(images: Tensor, random: (view: number) => Random): Promise<number> {
-    let loss: Tensor | null = null
+  async #trainOn(images: Tensor, random: (view: number) => Random): Promise<{ loss: number; finite: boolean }> {
+    let outcome: Tensor | null = null
     try {
-      loss = this.#trainStep(images, random)
-      return await loss.itemAsync()
+      outcome = this.#trainStep(images, random)
+      const [loss, finite] = (await outcome.toTypedArrayAsync()) as Float32Array
+      return { loss: loss!, finite: finite === 1 }
     } finally {
-      loss?.dispose()
+      outcome?.dispose()
       images.dispose()
     }
   }
 
-  /** One optimisation step on views [2 B, C, H, W]. Returns the loss. */
+  /** One optimisation step on views [2 B, C, H, W]. Returns the loss, and 1 if it and all gradients are finite; else nothing changed. */
   #trainStep(clean: Tensor, random: (view: number) => Random): Tensor {
     const { config, model, device, precision } = this
     return scope(() => {
@@ -247,33 +262,46 @@ class PretrainRun {
       const { maskBudget: budget, alien, align, fill } = config
       const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random })
       const loss = inPrecision(precision, device, () => model.loss(corrupted, clean, mask))
-      this.#update(loss)
-      return loss.detach()
+      const finite = this.#update(loss)
+      return stack([loss.detach().to('float32'), finite])
     })
   }
 
-  #update(loss: Tensor): void {
+  /** Returns 1 if the weights were changed, 0 if the loss or a gradient was not finite. On the device: nothing here waits for it. */
+  #update(loss: Tensor): Tensor {
     const [decayed, plain] = this.#optimizer.groups as [AdamW['groups'][number], AdamW['groups'][number]]
     decayed.lr = plain.lr = this.#lr(this.#step)
     decayed.weightDecay = this.#weightDecay(this.#step)
     const parameters = this.model.parameters()
     ;(this.#scaler?.scale(loss) ?? loss).backward()
     this.#scaler?.unscale(parameters)
-    if (this.config.clip > 0) clipGradNorm(parameters, this.config.clip, { perTensor: true })
-    this.#optimizer.step({ foundInf: this.#scaler?.foundInf })
-    this.#scaler?.update()
-    this.#optimizer.zeroGrad()
+    // Without clipping the norm is still what tells whether the gradients are finite.
+    const norm = clipGradNorm(parameters, this.config.clip || Infinity, { perTensor: true })
+    return noGrad(() => {
+      const finite = norm.isfinite().logicalAnd(loss.isfinite()).to('float32')
+      this.#optimizer.step({ foundInf: finite.rsub(1) })
+      this.#scaler?.update()
+      this.#optimizer.zeroGrad()
+      return finite
+    })
   }
 
-  #checkLoss(loss: number, indices: readonly number[]): void {
-    if (Number.isFinite(loss)) {
+  #count(loss: number, finite: boolean, indices: readonly number[]): void {
+    if (finite) {
       this.#losses.sum += loss
       this.#losses.count++
+      this.#skipped.inRow = 0
       return
     }
+    this.#skipped.total++
+    this.#skipped.inRow++
+    if (this.#skipped.inRow < this.config.maxSkipped) return
+    const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
+    const { path } = this.#lastCheckpoint
     throw new InputError(
-      `The loss is ${loss} at step ${this.#step} (lr ${this.#lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). ` +
-        `Checkpoints up to here are in '${this.folder.checkpoints}'; a smaller --lr or --amp off may help`
+      `${what}, for the ${this.#skipped.inRow}th step in a row (maxSkipped), at step ${this.#step} ` +
+        `(lr ${this.#lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
+        `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`
     )
   }
 
@@ -281,9 +309,11 @@ class PretrainRun {
     const { imagesPerSecond, dataShare } = clock.lap()
     const lr = this.#lr(this.#step - 1)
     const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#weightDecay(this.#step - 1) }
-    await this.folder.appendMetrics({ ...line, imagesPerSecond, dataShare, tensors: memory().tensors })
+    const skipped = this.#skipped.total
+    await this.folder.appendMetrics({ ...line, ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors })
     const { epochs } = this.config
-    this.hooks.onStep?.({ step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs, loss, lr, imagesPerSecond, dataShare })
+    const at = { step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs }
+    this.hooks.onStep?.({ ...at, loss, lr, imagesPerSecond, dataShare, skipped })
   }
 
   async #endEpoch(epoch: number, seconds: number): Promise<void> {
@@ -293,14 +323,29 @@ class PretrainRun {
     await this.#drawReconstructions(done)
     const measured = config.knnEvery > 0 && done % config.knnEvery === 0
     const knn = measured ? await heldOutKnn(model.backbone, this.source, this.loader, config.seed) : null
-    await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: loss, seconds, ...(knn !== null && { knn }) })
-    if (done % config.checkpointEvery === 0 || done === config.epochs) await this.#saveCheckpoint()
+    await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: Number.isFinite(loss) ? loss : null, seconds, ...(knn !== null && { knn }) })
+    if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(knn)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
   }
 
-  async #saveCheckpoint(): Promise<void> {
-    const progress = { step: this.#step, epoch: Math.floor(this.#step / this.#stepsPerEpoch), losses: this.#losses }
-    await saveCheckpoint(this.folder, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }, progress, this.encoder)
+  /** @param otherwise - Whether there is a reason besides steps and time. */
+  #isCheckpointDue(otherwise = false): boolean {
+    const { checkpointSteps, checkpointMinutes } = this.config
+    // What cannot be trained with must not push out what can.
+    if (this.#skipped.inRow > 0) return false
+    if (otherwise) return true
+    if (checkpointSteps > 0 && this.#step % checkpointSteps === 0) return true
+    return checkpointMinutes > 0 && performance.now() - this.#lastCheckpoint.time >= 60_000 * checkpointMinutes
+  }
+
+  async #saveCheckpoint(knn: number | null): Promise<void> {
+    const [step, perEpoch] = [this.#step, this.#stepsPerEpoch]
+    const epochEnd = step > 0 && step % perEpoch === 0
+    const progress = { step, epoch: Math.floor(step / perEpoch), losses: this.#losses, skipped: this.#skipped, epochEnd, knn }
+    const state = { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }
+    const path = await saveCheckpoint(this.folder, state, progress, this.encoder)
+    this.#lastCheckpoint = { path, time: performance.now() }
+    await removeSuperfluous(this.folder, this.config)
   }
 
   /** A PNG of the first images of the source, the same corruption after each epoch. */
