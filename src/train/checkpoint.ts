@@ -7,8 +7,8 @@ import { InputError } from '../errors.js'
 import { GroupMaskedModel } from '../gmml/index.js'
 import { inspectSafetensors, loadSafetensors, saveSafetensors } from '../io/index.js'
 import type { Module, StateDict } from '../nn/index.js'
-import type { AdamW, GradScaler, OptimizerStateDict } from '../optim/index.js'
-import { scope, type Tensor } from '../torch/index.js'
+import type { AdamW, ExponentialMovingAverage, GradScaler, OptimizerStateDict } from '../optim/index.js'
+import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { VisionTransformer, visionTransformers, type VisionTransformerName } from '../vision/index.js'
 import { checksumOf } from './checksum.js'
 import { superfluous, type Kept, type RetentionRule } from './retention.js'
@@ -54,6 +54,7 @@ export class DamagedCheckpointError extends InputError {}
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
 const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
+const EMA = 'ema.'
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
@@ -68,6 +69,13 @@ export interface TrainingState {
   readonly model: Module
   readonly optimizer: AdamW
   readonly scaler: GradScaler | null
+  readonly ema: ExponentialMovingAverage | null
+}
+
+/** The running means under their parameters' names. */
+function meansOf({ model, ema }: TrainingState): StateDict {
+  const names = Array.from(model.namedParameters(), ([name]) => name)
+  return Object.fromEntries((ema?.means ?? []).map((mean, i) => [names[i]!, mean]))
 }
 
 /** Writes a checkpoint under the name of its step. @returns Its path. @throws InputError if the disk does not take it. */
@@ -79,7 +87,9 @@ export async function saveCheckpoint(
     Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
   )
   const path = run.checkpoint(progress.step)
-  const tensors = { ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)) }
+  const tensors = {
+    ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)), ...withPrefix(EMA, meansOf(state))
+  }
   const metadata = {
     format: 'pt',
     progress: JSON.stringify(progress),
@@ -158,6 +168,11 @@ export async function loadCheckpoint(path: string, state: TrainingState): Promis
     }
     state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })
     if (scaler) state.scaler?.loadStateDict(scaler)
+    // Where the run had no means before, they begin at its weights.
+    const [means, weights] = [withoutPrefix(EMA, tensors), withoutPrefix(MODEL, tensors)]
+    noGrad(() => {
+      for (const [name, mean] of Object.entries(meansOf(state))) mean.copy_(means[name] ?? weights[name]!)
+    })
     return progress
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose()
@@ -237,11 +252,15 @@ export async function loadModel(path: string): Promise<{ encoder: EncoderDescrip
   })
 }
 
-/** An encoder with its trained weights, from a checkpoint or an exported file. @throws InputError for any other file. */
+/**
+ * An encoder with its trained weights, from a checkpoint (their running mean, if the run has one) or an exported file.
+ *
+ * @throws InputError for any other file.
+ */
 export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
   return withWeights(path, (tensors, encoder) => {
-    const fromCheckpoint = withoutPrefix(`${MODEL}backbone.`, tensors)
-    const weights = Object.keys(fromCheckpoint).length ? fromCheckpoint : tensors
+    const candidates = [EMA, MODEL].map((prefix) => withoutPrefix(`${prefix}backbone.`, tensors))
+    const weights = candidates.find((state) => Object.keys(state).length > 0) ?? tensors
     return { encoder, backbone: filled(scope(() => buildEncoder(encoder)), weights) }
   })
 }

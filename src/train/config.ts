@@ -29,6 +29,8 @@ export const pretrainSchema = z.strictObject({
   weightDecay: z.number().min(0).default(0.04).describe('weight decay at the start'),
   weightDecayEnd: z.number().min(0).default(0.4).describe('weight decay at the end'),
   warmupEpochs: z.number().min(0).default(10).describe('epochs of linear warm-up (at most a tenth of all)'),
+  accumulate: positiveInteger.default(1).describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
+  ema: z.number().min(0).lt(1).default(0).describe('decay of a running mean of the weights, which is then exported; 0 = none'),
   clip: z.number().min(0).default(3).describe('largest norm of each gradient; 0 = no clipping'),
   dropPath: part.default(0.1).describe('stochastic depth of the last block'),
   maskBudget: part.positive().default(0.75).describe('largest part of a view that is corrupted'),

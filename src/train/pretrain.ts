@@ -6,9 +6,8 @@ import {
   type Augmentation, type ImageSource, type Random
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
-import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
 import {
-  cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, stack, type Device, type Tensor
+  cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor
 } from '../torch/index.js'
 import {
   buildEncoder, exportEncoder, loadNewestCheckpoint, removeSuperfluous, saveCheckpoint, type EncoderDescription, type Progress
@@ -16,14 +15,14 @@ import {
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { heldOutKnn } from './knn-probe.js'
-import { choosePrecision, inPrecision, precisions, type Precision } from './precision.js'
+import { choosePrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
+import { TrainingStep } from './step.js'
 import { StepClock } from './step-clock.js'
 
 const VIEWS = 2
-const REFERENCE_BATCH = 256
 const SAMPLES = 8 // images in the reconstruction grid
 
 function settleDevice(device: Device | 'auto'): Device {
@@ -33,13 +32,6 @@ function settleDevice(device: Device | 'auto'): Device {
   if (count === 0) throw expected(`'cpu', as libtorch sees no CUDA device here (gmml inspect says more),`, 'device', device)
   if (Number(device.split(':')[1] ?? 0) >= count) throw expected(`one of the ${count} CUDA devices that libtorch sees`, 'device', device)
   return device
-}
-
-// Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
-function parameterGroups(model: GroupMaskedModel) {
-  const parameters = model.parameters()
-  const [decayed, plain] = [parameters.filter(({ ndim }) => ndim > 1), parameters.filter(({ ndim }) => ndim <= 1)]
-  return [{ parameters: decayed }, { parameters: plain, weightDecay: 0 }]
 }
 
 /** What config.json of a run holds. */
@@ -87,11 +79,8 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
 
 /** One run: what is settled before the first step, and the loop. */
 class PretrainRun {
-  readonly #optimizer: AdamW
-  readonly #scaler: GradScaler | null
+  readonly #trainingStep: TrainingStep
   readonly #stepsPerEpoch: number
-  readonly #lr: (step: number) => number
-  readonly #weightDecay: (step: number) => number
   readonly #augmentation: Augmentation
   /** Steps done. */
   #step = 0
@@ -107,14 +96,7 @@ class PretrainRun {
     readonly precision: Precision
   ) {
     this.#stepsPerEpoch = loader.steps(config.batchSize)
-    const steps = this.#stepsPerEpoch * config.epochs
-    const warmupEpochs = Math.min(config.warmupEpochs, config.epochs / 10)
-    const base = (config.lr * config.batchSize) / REFERENCE_BATCH
-    const warmupSteps = Math.round(warmupEpochs * this.#stepsPerEpoch)
-    this.#lr = cosineSchedule({ base, final: Math.min(config.minLr, base), steps, warmupSteps })
-    this.#weightDecay = cosineSchedule({ base: config.weightDecay, final: config.weightDecayEnd, steps })
-    this.#optimizer = new AdamW(parameterGroups(model))
-    this.#scaler = precision === 'float16' ? new GradScaler(device) : null
+    this.#trainingStep = new TrainingStep(model, config, this.#stepsPerEpoch, device, precision)
     this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
   }
 
@@ -162,8 +144,7 @@ class PretrainRun {
     const { config, folder } = this
     let resumedFrom: Progress | null = null
     if (config.resume) {
-      const state = { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }
-      resumedFrom = await loadNewestCheckpoint(folder, state, (error) => this.hooks.onNotice?.(`${error.message}. Going on from the one before`))
+      resumedFrom = await loadNewestCheckpoint(folder, this.#trainingStep, (error) => this.hooks.onNotice?.(`${error.message}. Going on from the one before`))
     }
     if (resumedFrom) {
       this.#step = resumedFrom.step
@@ -207,7 +188,7 @@ class PretrainRun {
       }
       await this.#endEpoch(epoch, (performance.now() - start) / 1000)
     }
-    const exported = await exportEncoder(this.folder, this.model.backbone, this.encoder)
+    const exported = await this.#withBestWeights(() => exportEncoder(this.folder, this.model.backbone, this.encoder))
     return { status: 'done', out: config.out, steps: this.#step, loss: this.#loss, exported }
   }
 
@@ -244,46 +225,13 @@ class PretrainRun {
   async #trainOn(images: Tensor, random: (view: number) => Random): Promise<{ loss: number; finite: boolean }> {
     let outcome: Tensor | null = null
     try {
-      outcome = this.#trainStep(images, random)
+      outcome = this.#trainingStep.run(images, this.#step, random)
       const [loss, finite] = (await outcome.toTypedArrayAsync()) as Float32Array
       return { loss: loss!, finite: finite === 1 }
     } finally {
       outcome?.dispose()
       images.dispose()
     }
-  }
-
-  /** One optimisation step on views [2 B, C, H, W]. Returns the loss, and 1 if it and all gradients are finite; else nothing changed. */
-  #trainStep(clean: Tensor, random: (view: number) => Random): Tensor {
-    const { config, model, device, precision } = this
-    return scope(() => {
-      // Dropped paths and noise depend on seed and step alone, so a resumed run draws the same.
-      manualSeed(randomFor(config.seed, this.#step, 'torch').integer(0, 2 ** 53))
-      const { maskBudget: budget, alien, align, fill } = config
-      const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random })
-      const loss = inPrecision(precision, device, () => model.loss(corrupted, clean, mask))
-      const finite = this.#update(loss)
-      return stack([loss.detach().to('float32'), finite])
-    })
-  }
-
-  /** Returns 1 if the weights were changed, 0 if the loss or a gradient was not finite. On the device: nothing here waits for it. */
-  #update(loss: Tensor): Tensor {
-    const [decayed, plain] = this.#optimizer.groups as [AdamW['groups'][number], AdamW['groups'][number]]
-    decayed.lr = plain.lr = this.#lr(this.#step)
-    decayed.weightDecay = this.#weightDecay(this.#step)
-    const parameters = this.model.parameters()
-    ;(this.#scaler?.scale(loss) ?? loss).backward()
-    this.#scaler?.unscale(parameters)
-    // Without clipping the norm is still what tells whether the gradients are finite.
-    const norm = clipGradNorm(parameters, this.config.clip || Infinity, { perTensor: true })
-    return noGrad(() => {
-      const finite = norm.isfinite().logicalAnd(loss.isfinite()).to('float32')
-      this.#optimizer.step({ foundInf: finite.rsub(1) })
-      this.#scaler?.update()
-      this.#optimizer.zeroGrad()
-      return finite
-    })
   }
 
   #count(loss: number, finite: boolean, indices: readonly number[]): void {
@@ -300,20 +248,25 @@ class PretrainRun {
     const { path } = this.#lastCheckpoint
     throw new InputError(
       `${what}, for the ${this.#skipped.inRow}th step in a row (maxSkipped), at step ${this.#step} ` +
-        `(lr ${this.#lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
+        `(lr ${this.#trainingStep.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
         `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`
     )
   }
 
   async #report(epoch: number, loss: number, clock: StepClock): Promise<void> {
     const { imagesPerSecond, dataShare } = clock.lap()
-    const lr = this.#lr(this.#step - 1)
-    const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#weightDecay(this.#step - 1) }
+    const lr = this.#trainingStep.lr(this.#step - 1)
+    const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#trainingStep.weightDecay(this.#step - 1) }
     const skipped = this.#skipped.total
     await this.folder.appendMetrics({ ...line, ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors })
     const { epochs } = this.config
     const at = { step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs }
     this.hooks.onStep?.({ ...at, loss, lr, imagesPerSecond, dataShare, skipped })
+  }
+
+  /** With the mean weights, where there are some. */
+  #withBestWeights<T>(callback: () => Promise<T>): Promise<T> {
+    return this.#trainingStep.ema?.applied(callback) ?? callback()
   }
 
   async #endEpoch(epoch: number, seconds: number): Promise<void> {
@@ -322,7 +275,8 @@ class PretrainRun {
     const done = epoch + 1
     await this.#drawReconstructions(done)
     const measured = config.knnEvery > 0 && done % config.knnEvery === 0
-    const knn = measured ? await heldOutKnn(model.backbone, this.source, this.loader, config.seed) : null
+    const measure = () => heldOutKnn(model.backbone, this.source, this.loader, config.seed)
+    const knn = measured ? await this.#withBestWeights(measure) : null
     await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: Number.isFinite(loss) ? loss : null, seconds, ...(knn !== null && { knn }) })
     if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(knn)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
@@ -342,8 +296,7 @@ class PretrainRun {
     const [step, perEpoch] = [this.#step, this.#stepsPerEpoch]
     const epochEnd = step > 0 && step % perEpoch === 0
     const progress = { step, epoch: Math.floor(step / perEpoch), losses: this.#losses, skipped: this.#skipped, epochEnd, knn }
-    const state = { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }
-    const path = await saveCheckpoint(this.folder, state, progress, this.encoder)
+    const path = await saveCheckpoint(this.folder, this.#trainingStep, progress, this.encoder)
     this.#lastCheckpoint = { path, time: performance.now() }
     await removeSuperfluous(this.folder, this.config)
   }
@@ -381,8 +334,7 @@ class PretrainRun {
 
   dispose(): void {
     this.model.dispose()
-    this.#optimizer.dispose()
-    this.#scaler?.dispose()
+    this.#trainingStep.dispose()
     this.loader.dispose()
   }
 }

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { randomFor } from '../../src/data/index.js'
 import { GroupMaskedModel } from '../../src/gmml/index.js'
 import { loadSafetensors, saveSafetensors } from '../../src/io/index.js'
-import { AdamW, GradScaler } from '../../src/optim/index.js'
+import { AdamW, ExponentialMovingAverage, GradScaler } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { Tensor } from '../../src/torch/index.js'
 import {
@@ -25,15 +25,15 @@ interface State extends TrainingState {
   readonly model: GroupMaskedModel
 }
 
-function newState(withScaler = true): State {
+function newState(withScaler = true, withMean = false): State {
   const model = torch.scope(() => new GroupMaskedModel(buildEncoder(encoder)))
   const parameters = model.parameters()
   const optimizer = new AdamW([{ parameters: parameters.slice(0, 5) }, { parameters: parameters.slice(5), weightDecay: 0 }], { lr: 0.01 })
-  return { model, optimizer, scaler: withScaler ? new GradScaler('cpu') : null }
+  return { model, optimizer, scaler: withScaler ? new GradScaler('cpu') : null, ema: withMean ? new ExponentialMovingAverage(parameters, 0.9) : null }
 }
 
-function dispose({ model, optimizer, scaler }: State): void {
-  for (const part of [model, optimizer, scaler]) part?.dispose()
+function dispose({ model, optimizer, scaler, ema }: State): void {
+  for (const part of [model, optimizer, scaler, ema]) part?.dispose()
 }
 
 const at = (step: number): Progress =>
@@ -43,7 +43,7 @@ const images = torch.keep(torch.randn([2, 1, 8, 12]))
 const mask = torch.keep(torch.ones([2, 1, 8, 12], { dtype: 'bool' }))
 
 /** One step, which ends in an overflow if `overflow`. */
-function train({ model, optimizer, scaler }: State, overflow = false): number {
+function train({ model, optimizer, scaler, ema }: State, overflow = false): number {
   return torch.scope(() => {
     const loss = model.loss(images, images, mask)
     ;(scaler?.scale(loss) ?? loss).mul(overflow ? Infinity : 1).backward()
@@ -51,6 +51,7 @@ function train({ model, optimizer, scaler }: State, overflow = false): number {
     optimizer.groups[0]!.lr *= 0.9
     optimizer.step({ foundInf: scaler?.foundInf })
     scaler?.update()
+    ema?.update()
     optimizer.zeroGrad()
     return loss.item()
   })
@@ -62,17 +63,17 @@ const newRun = async (): Promise<RunFolder> => {
   return run
 }
 
-function all({ model, optimizer }: State): Record<string, Tensor> {
+function all({ model, optimizer, ema }: State): Record<string, Tensor> {
   const moments = Object.entries(optimizer.stateDict().state).flatMap(([number, tensors]) =>
     Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor] as const)
   )
-  return { ...model.stateDict(), ...Object.fromEntries(moments) }
+  return { ...model.stateDict(), ...Object.fromEntries(moments), ...Object.fromEntries((ema?.means ?? []).map((mean, i) => [`mean.${i}`, mean])) }
 }
 
 describe('a checkpoint', () => {
-  it('brings model, optimizer and scaler back, so that the next steps are the same', async () => {
+  it('brings model, optimizer, scaler and running mean back, so that the next steps are the same', async () => {
     const run = await newRun()
-    const before = newState()
+    const before = newState(true, true)
     train(before)
     train(before, true) // the scale halves, nothing else changes
     train(before)
@@ -81,7 +82,7 @@ describe('a checkpoint', () => {
     expect(path).toBe(run.checkpoint(3))
 
     const { tensors } = torch.memory()
-    const after = newState()
+    const after = newState(true, true)
     train(after) // has a state of its own, which must not survive
     expect(await loadCheckpoint(path, after)).toEqual(progress)
     expect(after.scaler!.stateDict()).toMatchObject({ scale: 32768, _growth_tracker: 1 })

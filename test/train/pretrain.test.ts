@@ -10,6 +10,7 @@ import {
 } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
 import { GroupMaskedModel } from '../../src/gmml/index.js'
+import { loadSafetensors } from '../../src/io/index.js'
 import { folderWith, idx } from '../data/support.js'
 import { fillDisk, metricsOf, newestCheckpoint, photos, small } from './support.js'
 
@@ -154,6 +155,20 @@ describe('pretrain', () => {
   )
 })
 
+it('exports the running mean of the weights where there is one, and goes on from the weights themselves', async () => {
+  const { images, out, settings } = await small()
+  const plain = await pretrain({ ...settings, images, out: out('plain') })
+  const { loss, exported } = await pretrain({ ...settings, images, out: out('mean'), ema: 0.5 })
+  expect(loss).toBe(plain.loss)
+  const { tensors: encoder } = await loadSafetensors(exported!)
+  const { tensors: last } = await loadSafetensors((await new RunFolder(out('mean')).listCheckpoints()).at(-1)!)
+  for (const [name, tensor] of Object.entries(encoder)) {
+    expect(torch.equal(tensor, last[`ema.backbone.${name}`]!), name).toBe(true)
+  }
+  expect(torch.equal(encoder['pos_embed']!, last['model.backbone.pos_embed']!)).toBe(false)
+  expect(await newestCheckpoint(out('plain'))).toMatchObject({ 'model.backbone.pos_embed': (await newestCheckpoint(out('mean')))['model.backbone.pos_embed'] })
+})
+
 describe('pretrain stops', () => {
   it('where the loss is not finite for some steps, with the place and a remedy, and without saving what is spoilt', async () => {
     const { images, out, settings } = await small()
@@ -171,7 +186,7 @@ describe('pretrain stops', () => {
 
   it('not for a single step without a finite loss: that one changes nothing, and is counted', async () => {
     const { images, out, settings } = await small()
-    const original = Reflect.get(GroupMaskedModel.prototype, 'loss') as (...given: Parameters<GroupMaskedModel['loss']>) => torch.Tensor
+    const original: (...given: Parameters<GroupMaskedModel['loss']>) => torch.Tensor = Reflect.get(GroupMaskedModel.prototype, 'loss')
     const weights: number[] = []
     let calls = 0
     const spoil = vi.spyOn(GroupMaskedModel.prototype, 'loss').mockImplementation(function (this: GroupMaskedModel, ...given) {

@@ -30,6 +30,7 @@ describe('a run that was interrupted and resumed equals one that was not, bit fo
     ['with another corruption', 4, { fill: 'shuffle', align: 2 }],
     ['with few checkpoints', 4, { checkpointEvery: 3 }],
     ['with checkpoints by step', 4, { checkpointSteps: 1, keepLast: 9 }],
+    ['with a running mean of the weights, in parts', 4, { ema: 0.9, accumulate: 3, knnEvery: 1 }],
     ['with checkpoints by time', 2, { checkpointMinutes: 1e-9 }]
   ]
   it.each(cases)('%s', async (_, steps, changes) => {
