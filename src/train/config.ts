@@ -53,6 +53,7 @@ export const pretrainSchema = z.strictObject({
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)'),
   limit: positiveInteger.optional().describe('use only so many images'),
   knnEvery: z.int().min(0).default(0).describe('measure kNN accuracy every N epochs; needs classes; 0 = never'),
+  tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
   logEvery: positiveInteger.default(10).describe('steps between lines of metrics.jsonl'),
   checkpointEvery: positiveInteger.default(1).describe('epochs between checkpoints'),
   checkpointSteps: z.int().min(0).default(0).describe('steps between further checkpoints; 0 = none'),
@@ -73,7 +74,7 @@ export type PretrainConfig = z.output<typeof pretrainSchema>
 
 // What may differ between a run and its continuation without changing what is computed (epochs: the schedules are stretched).
 const changeable: readonly (keyof PretrainConfig)[] = [
-  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'logEvery', 'checkpointEvery', 'checkpointSteps',
+  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'tensorboard', 'logEvery', 'checkpointEvery', 'checkpointSteps',
   'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ]
 

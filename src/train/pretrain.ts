@@ -17,6 +17,7 @@ import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInpu
 import { heldOutKnn } from './knn-probe.js'
 import { choosePrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
+import { Journal } from './journal.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
 import { TrainingStep } from './step.js'
@@ -54,6 +55,18 @@ function settlePrecision(config: PretrainConfig, saved: Saved | null, model: Gro
   return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device).precision
 }
 
+/** What config.json holds, if the settings ask to go on with a run that is there. */
+async function savedSettings(input: PretrainConfigInput): Promise<Saved | null> {
+  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
+  return resumed ? new RunFolder(input.out).readConfig() : null
+}
+
+/** Every setting that {@link pretrain} would run with. @throws SettingsError for settings that are not legal. */
+export async function settleConfig(input: PretrainConfigInput): Promise<PretrainConfig> {
+  const saved = await savedSettings(input)
+  return saved ? resumeConfig(saved, input) : parseConfig(input)
+}
+
 const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
 /**
@@ -67,8 +80,7 @@ const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve)
  * @throws InputError for settings and images that cannot be used, a loss that is not finite, and a disk that is full.
  */
 export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks = {}): Promise<PretrainResult> {
-  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
-  const saved = resumed ? await new RunFolder(input.out).readConfig() : null
+  const saved = await savedSettings(input)
   const run = await PretrainRun.prepare(saved ? resumeConfig(saved, input) : parseConfig(input), saved, hooks)
   try {
     return await run.train()
@@ -80,6 +92,7 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
 /** One run: what is settled before the first step, and the loop. */
 class PretrainRun {
   readonly #trainingStep: TrainingStep
+  #journal!: Journal
   readonly #stepsPerEpoch: number
   readonly #augmentation: Augmentation
   /** Steps done. */
@@ -156,7 +169,7 @@ class PretrainRun {
     // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
     const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume' && name !== 'override'))
     await folder.create({ ...settings, encoder: this.encoder, precision: this.precision, imageCount: this.source.length })
-    await folder.truncateMetrics(this.#step)
+    this.#journal = await Journal.open(folder, this.#step, config)
     this.hooks.onStart?.({
       images: this.source.length,
       classes: this.source.classes?.length ?? 0,
@@ -256,9 +269,12 @@ class PretrainRun {
   async #report(epoch: number, loss: number, clock: StepClock): Promise<void> {
     const { imagesPerSecond, dataShare } = clock.lap()
     const lr = this.#trainingStep.lr(this.#step - 1)
-    const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#trainingStep.weightDecay(this.#step - 1) }
     const skipped = this.#skipped.total
-    await this.folder.appendMetrics({ ...line, ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors })
+    const weightDecay = this.#trainingStep.weightDecay(this.#step - 1)
+    await this.#journal.write('step', {
+      step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss: Number.isFinite(loss) ? loss : null, lr, weightDecay,
+      ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors
+    })
     const { epochs } = this.config
     const at = { step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs }
     this.hooks.onStep?.({ ...at, loss, lr, imagesPerSecond, dataShare, skipped })
@@ -277,7 +293,8 @@ class PretrainRun {
     const measured = config.knnEvery > 0 && done % config.knnEvery === 0
     const measure = () => heldOutKnn(model.backbone, this.source, this.loader, config.seed)
     const knn = measured ? await this.#withBestWeights(measure) : null
-    await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: Number.isFinite(loss) ? loss : null, seconds, ...(knn !== null && { knn }) })
+    const epochLoss = Number.isFinite(loss) ? loss : null
+    await this.#journal.write('epoch', { step: this.#step, epoch: done, epochLoss, seconds, ...(knn !== null && { knn }) })
     if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(knn)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
   }
@@ -307,7 +324,7 @@ class PretrainRun {
       const grid = this.#reconstruct(clean)
       try {
         const path = join(this.folder.reconstructions, `epoch-${String(epoch).padStart(4, '0')}.png`)
-        await writeReconstructions(path, grid, this.loader.statistics)
+        await this.#journal.picture(this.#step, 'reconstructions', await writeReconstructions(path, grid, this.loader.statistics))
       } finally {
         for (const tensor of Object.values(grid)) tensor.dispose()
       }
