@@ -11,12 +11,12 @@ import { SetupError, TOOLS, installCommands, main } from './tools.mjs'
 
 /** What the reference scripts import beside torch, pinned; the name of the folder changes with them. */
 const REFERENCE = {
-  name: 'python-reference-2',
+  name: 'python-reference-3',
   packages: [
     'numpy==2.2.6; python_version < "3.11"', 'numpy==2.4.6; python_version >= "3.11"', 'safetensors==0.8.0', 'pillow==12.3.0',
-    'onnx==1.23.1', 'protobuf==7.36.2', 'ml_dtypes==0.6.0'
+    'onnx==1.23.1', 'protobuf==7.36.2', 'ml_dtypes==0.6.0', 'tensorboard==2.21.0', 'absl-py==2.5.0'
   ],
-  modules: ['numpy', 'safetensors', 'PIL', 'onnx']
+  modules: ['numpy', 'safetensors', 'PIL', 'onnx', 'tensorboard']
 }
 
 /**

@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { Command } from 'commander'
-import { parse } from 'yaml'
+import { parse, stringify } from 'yaml'
 
 import { SettingsError } from '../errors.js'
-import { pretrain, pretrainSchema, type PretrainConfigInput } from '../train/index.js'
+import { pretrain, pretrainSchema, settleConfig, type PretrainConfigInput } from '../train/index.js'
 import { addFlags, givenFlags } from './flags.js'
 import { duration, ProgressDisplay } from './progress.js'
 
@@ -48,12 +48,17 @@ export function pretrainCommand(): Command {
   command.argument('[images]', pretrainSchema.shape.images.description)
   addFlags(command, pretrainSchema, ['images'])
   command.option('--config <file>', 'settings from a JSON or YAML file; flags go before it')
+  command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')
   const examples = ['gmml pretrain photos/ --out runs/photos', 'gmml pretrain photos/ --out runs/photos --resume']
   command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
   return command.action(async (images: string | undefined) => {
-    const { config: file, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string }
+    const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
     const fromFile = file === undefined ? {} : await readConfigFile(file)
     const settings: Partial<PretrainConfigInput> = { ...fromFile, ...flags, ...(images !== undefined && { images }) }
+    if (printConfig) {
+      process.stdout.write(stringify(await settleConfig(settings as PretrainConfigInput)))
+      return
+    }
     const display = new ProgressDisplay()
     const start = performance.now()
     try {

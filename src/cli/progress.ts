@@ -35,7 +35,7 @@ export class ProgressDisplay implements PretrainHooks {
   readonly onStart = (start: RunStart): void => this.print(describeStart(start))
 
   readonly onStep = (report: StepReport): void => {
-    const { step, steps, epoch, epochs, loss, lr, imagesPerSecond, dataShare } = report
+    const { step, steps, epoch, epochs, loss, lr, imagesPerSecond, dataShare, skipped } = report
     const eta = duration(this.#remaining(step, steps))
     const figures = {
       epoch: `${epoch}/${epochs}`, loss: loss.toFixed(4), lr: lr.toExponential(2), speed: imagesPerSecond.toFixed(1),
@@ -49,16 +49,19 @@ export class ProgressDisplay implements PretrainHooks {
     // A log file wants a line every few seconds, not one per report.
     if (performance.now() - this.#lastLine < 5000 && step < steps) return
     this.#lastLine = performance.now()
+    const skips = skipped ? `  ${skipped} skipped` : ''
     const hint = dataShare > SLOW_LOADING ? ' (the images come slower than the network takes them: try more --workers)' : ''
     this.print(
       `step ${step}/${steps}  epoch ${figures.epoch}  loss ${figures.loss}  lr ${figures.lr}  ${figures.speed} images/s  ` +
-        `waiting for data ${figures.waiting}  ${eta} left${hint}`
+        `waiting for data ${figures.waiting}${skips}  ${eta} left${hint}`
     )
   }
 
   readonly onEpoch = ({ epoch, loss, seconds, knn }: { epoch: number; loss: number; seconds: number; knn: number | null }): void => {
     this.print(`epoch ${epoch}: loss ${loss.toFixed(4)}, ${duration(seconds)}${knn === null ? '' : `, kNN ${percent(knn)}`}`)
   }
+
+  readonly onNotice = (message: string): void => this.print(message)
 
   readonly onBroken = ({ message }: Error): void => this.print(`left out: ${message}`)
 

@@ -4,6 +4,9 @@ import { threadId } from 'node:worker_threads'
 
 let count = 0
 
+/** Whether a file's name is one that {@link writeAtomic} writes under before it renames: without a living writer, what a crash left. */
+export const isTemporary = (name: string): boolean => /\.\d+-\d+-\d+\.tmp$/.test(name)
+
 /** A file that is still to be written. */
 export interface Writing {
   readonly path: string

@@ -1,15 +1,17 @@
 import { existsSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
 import { InputError } from '../errors.js'
 import { GroupMaskedModel } from '../gmml/index.js'
-import { loadSafetensors, saveSafetensors } from '../io/index.js'
+import { inspectSafetensors, loadSafetensors, saveSafetensors } from '../io/index.js'
 import type { Module, StateDict } from '../nn/index.js'
-import type { AdamW, GradScaler, OptimizerStateDict } from '../optim/index.js'
-import { scope, type Tensor } from '../torch/index.js'
+import type { AdamW, ExponentialMovingAverage, GradScaler, OptimizerStateDict } from '../optim/index.js'
+import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { VisionTransformer, visionTransformers, type VisionTransformerName } from '../vision/index.js'
+import { checksumOf } from './checksum.js'
+import { superfluous, type Kept, type RetentionRule } from './retention.js'
 import { writing, type RunFolder } from './run-folder.js'
 
 const perChannel = z.array(z.number())
@@ -32,20 +34,31 @@ const encoderSchema = z.strictObject({
 /** What is needed besides the weights to use an encoder. Written into every file of weights. */
 export type EncoderDescription = z.infer<typeof encoderSchema>
 
-/** Where a run stands. */
-export interface Progress {
+const progressSchema = z.object({
   /** Steps done. */
-  readonly step: number
+  step: z.int().min(0),
   /** Epochs done. */
-  readonly epoch: number
+  epoch: z.int().min(0),
   /** Losses of the steps done in the epoch, of the last one at its end. */
-  readonly losses?: { readonly sum: number; readonly count: number }
-}
+  losses: z.object({ sum: z.number(), count: z.int() }),
+  /** Steps that changed nothing, because the loss or a gradient was not finite: all of them, and those in a row up to here. */
+  skipped: z.object({ total: z.int(), inRow: z.int() }),
+  /** Whether the last step is an epoch's last. */
+  epochEnd: z.boolean(),
+  /** kNN accuracy, where it was measured after that step. */
+  knn: z.number().nullable()
+})
+
+/** Where a run stands. */
+export type Progress = Readonly<z.infer<typeof progressSchema>>
+
+/** A checkpoint that cannot be read, or is not what was written. */
+export class DamagedCheckpointError extends InputError {}
 
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
 export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
-const KEPT = 2
+const EMA = 'ema.'
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
@@ -61,14 +74,16 @@ export interface TrainingState {
   readonly model: Module
   readonly optimizer: AdamW
   readonly scaler: GradScaler | null
+  readonly ema: ExponentialMovingAverage | null
 }
 
-/**
- * Writes a checkpoint and then removes all but the newest two. An error leaves the earlier ones as they were.
- *
- * @returns Its path.
- * @throws InputError if the disk does not take it.
- */
+/** The running means under their parameters' names. */
+function meansOf({ model, ema }: TrainingState): StateDict {
+  const names = Array.from(model.namedParameters(), ([name]) => name)
+  return Object.fromEntries((ema?.means ?? []).map((mean, i) => [names[i]!, mean]))
+}
+
+/** Writes a checkpoint under the name of its step. @returns Its path. @throws InputError if the disk does not take it. */
 export async function saveCheckpoint(
   run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription
 ): Promise<string> {
@@ -77,7 +92,9 @@ export async function saveCheckpoint(
     Object.entries(tensors).map(([name, tensor]) => [`${number}.${name}`, tensor as Tensor] as const)
   )
   const path = run.checkpoint(progress.step)
-  const tensors = { ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)) }
+  const tensors = {
+    ...withPrefix(MODEL, state.model.stateDict()), ...withPrefix(OPTIMIZER, Object.fromEntries(moments)), ...withPrefix(EMA, meansOf(state))
+  }
   const metadata = {
     format: 'pt',
     progress: JSON.stringify(progress),
@@ -85,9 +102,22 @@ export async function saveCheckpoint(
     param_groups: JSON.stringify(param_groups),
     scaler: JSON.stringify(state.scaler?.stateDict() ?? null)
   }
-  await writing(`the checkpoint '${path}'`, () => saveSafetensors(path, tensors, metadata))
-  for (const old of (await run.listCheckpoints()).slice(0, -KEPT)) await rm(old, { force: true })
+  const sha256 = await checksumOf(tensors, metadata)
+  await writing(`the checkpoint '${path}'`, () => saveSafetensors(path, tensors, { ...metadata, sha256 }))
   return path
+}
+
+/** Removes the checkpoints that the rule does not keep. One whose header cannot be read counts as none and stays. */
+export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Promise<void> {
+  const known: (Kept & { path: string })[] = []
+  for (const path of await run.listCheckpoints()) {
+    const header = await inspectSafetensors(path).catch(() => null)
+    const parsed = progressSchema.safeParse(parseJson(header?.metadata['progress']))
+    if (!parsed.success) continue
+    const { step, epoch, losses, epochEnd, knn } = parsed.data
+    known.push({ path, step, knn, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
+  }
+  for (const { path } of superfluous(known, rule)) await rm(path, { force: true })
 }
 
 // Undefined for what is missing or no JSON: the file may be anyone's.
@@ -105,26 +135,83 @@ function describedEncoder(path: string, metadata: Readonly<Record<string, string
   throw new InputError(`'${path}' was not written by gmml: its header does not describe an encoder`)
 }
 
-/** Takes up where a checkpoint stands. @throws InputError if it does not fit the model. */
-export async function loadCheckpoint(path: string, state: TrainingState): Promise<Progress> {
-  const { tensors, metadata } = await loadSafetensors(path)
+// What a checkpoint holds, if it is whole.
+async function readCheckpoint(path: string) {
+  const damaged = (reason: string, cause?: unknown) => new DamagedCheckpointError(`'${path}' is damaged: ${reason}`, { cause })
+  const { tensors, metadata } = await loadSafetensors(path).catch((error: unknown) => {
+    throw damaged((error as Error).message, error)
+  })
   try {
-    const [progress, groups] = [parseJson(metadata['progress']), parseJson(metadata['param_groups'])]
-    if (!progress || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
+    const { sha256, ...described } = metadata
+    if (sha256 === undefined) throw new InputError(`'${path}' is no checkpoint of a run: it has no checksum`)
+    if (sha256 !== (await checksumOf(tensors, described))) throw damaged('its content does not fit its checksum')
+    const progress = progressSchema.safeParse(parseJson(metadata['progress']))
+    const groups = parseJson(metadata['param_groups'])
+    if (!progress.success || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
+    const scaler = parseJson(metadata['scaler']) as Parameters<GradScaler['loadStateDict']>[0] | null | undefined
+    return { tensors, progress: progress.data, param_groups: groups as OptimizerStateDict['param_groups'], scaler }
+  } catch (error) {
+    for (const tensor of Object.values(tensors)) tensor.dispose()
+    throw error
+  }
+}
+
+/**
+ * Takes up where a checkpoint stands.
+ *
+ * @throws DamagedCheckpointError if it cannot be read or does not fit its checksum.
+ * @throws InputError if it does not fit the model.
+ */
+export async function loadCheckpoint(path: string, state: TrainingState): Promise<Progress> {
+  const { tensors, progress, param_groups, scaler } = await readCheckpoint(path)
+  try {
     state.model.loadStateDict(withoutPrefix(MODEL, tensors))
     const perParameter = new Map<number, Record<string, Tensor>>()
     for (const [name, tensor] of Object.entries(withoutPrefix(OPTIMIZER, tensors))) {
       const [number, field] = name.split('.') as [string, string]
       perParameter.set(Number(number), { ...perParameter.get(Number(number)), [field]: tensor })
     }
-    const param_groups = groups as OptimizerStateDict['param_groups']
     state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })
-    const scaler = parseJson(metadata['scaler']) as Parameters<GradScaler['loadStateDict']>[0] | null | undefined
     if (scaler) state.scaler?.loadStateDict(scaler)
-    return progress as Progress
+    // Where the run had no means before, they begin at its weights.
+    const [means, weights] = [withoutPrefix(EMA, tensors), withoutPrefix(MODEL, tensors)]
+    noGrad(() => {
+      for (const [name, mean] of Object.entries(meansOf(state))) mean.copy_(means[name] ?? weights[name]!)
+    })
+    return progress
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose()
   }
+}
+
+/**
+ * Takes up where the newest checkpoint stands that is whole. Damaged ones newer than that are renamed to `*.damaged`.
+ *
+ * @param onDamaged - Told of each damaged one.
+ * @returns Null if there is no checkpoint.
+ * @throws InputError if all are damaged, or if the one that is not does not fit the model.
+ */
+export async function loadNewestCheckpoint(
+  run: RunFolder, state: TrainingState, onDamaged: (error: DamagedCheckpointError) => void = () => {}
+): Promise<Progress | null> {
+  const damaged: { path: string; error: DamagedCheckpointError }[] = []
+  for (const path of (await run.listCheckpoints()).reverse()) {
+    try {
+      const progress = await loadCheckpoint(path, state)
+      // Only now: with every one damaged, nothing is touched.
+      for (const { path, error } of damaged) {
+        await rename(path, `${path}.damaged`)
+        onDamaged(error)
+      }
+      return progress
+    } catch (error) {
+      if (!(error instanceof DamagedCheckpointError)) throw error
+      damaged.push({ path, error })
+    }
+  }
+  if (damaged.length === 0) return null
+  const list = damaged.map(({ error }) => `  ${error.message}`).join('\n')
+  throw new InputError(`No checkpoint of '${run.path}' can be used. Remove them to begin anew:\n${list}`)
 }
 
 /** Writes the encoder alone, under timm's names. @returns The file's path. @throws InputError if the disk does not take it. */
@@ -172,11 +259,15 @@ export async function loadModel(path: string): Promise<{ encoder: EncoderDescrip
   })
 }
 
-/** An encoder with its trained weights, from a checkpoint or an exported file. @throws InputError for any other file. */
+/**
+ * An encoder with its trained weights, from a checkpoint (their running mean, if the run has one) or an exported file.
+ *
+ * @throws InputError for any other file.
+ */
 export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
   return withWeights(path, (tensors, encoder) => {
-    const fromCheckpoint = withoutPrefix(`${MODEL}backbone.`, tensors)
-    const weights = Object.keys(fromCheckpoint).length ? fromCheckpoint : tensors
+    const candidates = [EMA, MODEL].map((prefix) => withoutPrefix(`${prefix}backbone.`, tensors))
+    const weights = candidates.find((state) => Object.keys(state).length > 0) ?? tensors
     return { encoder, backbone: filled(scope(() => buildEncoder(encoder)), weights) }
   })
 }

@@ -32,6 +32,8 @@ export const pretrainSchema = z.strictObject({
   weightDecay: z.number().min(0).default(0.04).describe('weight decay at the start'),
   weightDecayEnd: z.number().min(0).default(0.4).describe('weight decay at the end'),
   warmupEpochs: z.number().min(0).default(10).describe('epochs of linear warm-up (at most a tenth of all)'),
+  accumulate: positiveInteger.default(1).describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
+  ema: z.number().min(0).lt(1).default(0).describe('decay of a running mean of the weights, which is then exported; 0 = none'),
   clip: z.number().min(0).default(3).describe('largest norm of each gradient; 0 = no clipping'),
   dropPath: part.default(0.1).describe('stochastic depth of the last block'),
   maskBudget: part.positive().default(0.75).describe('largest part of a view that is corrupted'),
@@ -54,8 +56,16 @@ export const pretrainSchema = z.strictObject({
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)'),
   limit: positiveInteger.optional().describe('use only so many images'),
   knnEvery: z.int().min(0).default(0).describe('measure kNN accuracy every N epochs; needs classes; 0 = never'),
+  tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
   logEvery: positiveInteger.default(10).describe('steps between lines of metrics.jsonl'),
   checkpointEvery: positiveInteger.default(1).describe('epochs between checkpoints'),
+  checkpointSteps: z.int().min(0).default(0).describe('steps between further checkpoints; 0 = none'),
+  checkpointMinutes: z.number().min(0).default(15).describe('minutes after the last checkpoint until a further one; 0 = none'),
+  keepLast: positiveInteger.default(2).describe('newest checkpoints to keep'),
+  keepEvery: z.int().min(0).default(0).describe('keep also the checkpoint of every so many epochs; 0 = none'),
+  keepBest: z.boolean().default(false).describe('keep also the checkpoint of the best kNN accuracy (without kNN: of the lowest loss)'),
+  maxSkipped: positiveInteger.default(20).describe('steps in a row without a finite loss and gradient at which the run stops'),
+  override: z.boolean().default(false).describe('resume with other settings, although they change the result'),
   resume: z.boolean().default(false).describe('go on from the newest checkpoint of the run')
 })
 
@@ -67,8 +77,12 @@ export type PretrainConfig = z.output<typeof pretrainSchema>
 
 // What may differ between a run and its continuation without changing what is computed (epochs: the schedules are stretched).
 const changeable: readonly (keyof PretrainConfig)[] = [
-  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'logEvery', 'checkpointEvery', 'resume'
+  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'tensorboard', 'logEvery', 'checkpointEvery', 'checkpointSteps',
+  'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ]
+
+// What the weights, the optimizer's state and the place of a step in its epoch stand on: not even `override` can change it.
+const fixed: readonly (keyof PretrainConfig)[] = ['model', 'imageSize', 'patchSize', 'batchSize', 'limit']
 
 /** What a run settles once and keeps beside its settings. */
 export const settledNames = ['encoder', 'precision', 'imageCount'] as const
@@ -77,19 +91,24 @@ export const settledNames = ['encoder', 'precision', 'imageCount'] as const
  * Settings of a run that goes on: what is not given is as it was.
  *
  * @param saved - Content of the run's config.json.
- * @throws SettingsError naming settings that are given and would change the result.
+ * @throws SettingsError naming settings that are given and would change the result, unless `override` allows it.
  */
 export function resumeConfig(saved: Readonly<Record<string, unknown>>, input: PretrainConfigInput): PretrainConfig {
   const settled: readonly string[] = settledNames
   const before = Object.fromEntries(Object.entries(saved).filter(([name]) => !settled.includes(name)))
   const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
-  const changed = Object.keys(given).filter(
-    (name) => !changeable.includes(name as keyof PretrainConfig) && JSON.stringify(given[name]) !== JSON.stringify(before[name])
-  )
-  if (changed.length) {
-    const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
-    const list = changed.map((name) => `${name} (the run has ${show(before[name])}, given is ${show(given[name])})`)
-    throw new SettingsError(`The run cannot go on with other settings: ${list.join(', ')}. Leave them out, or start a new run`)
+  const changed = Object.keys(given).filter((name) => JSON.stringify(given[name]) !== JSON.stringify(before[name]))
+  const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
+  const list = (names: readonly string[]) =>
+    names.map((name) => `${name} (the run has ${show(before[name])}, given is ${show(given[name])})`).join(', ')
+  const impossible = changed.filter((name) => fixed.includes(name as keyof PretrainConfig))
+  if (impossible.length) throw new SettingsError(`A run cannot go on with other settings of ${list(impossible)}. Leave them out, or start a new run`)
+  const refused = input.override ? [] : changed.filter((name) => !changeable.includes(name as keyof PretrainConfig))
+  if (refused.length) {
+    throw new SettingsError(
+      `The run cannot go on with other settings: ${list(refused)}. They would change the result: leave them out, start a new run, ` +
+        'or say so with override'
+    )
   }
   return parseConfig({ ...before, ...given })
 }

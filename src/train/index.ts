@@ -1,5 +1,5 @@
 // Training runs.
-export { pretrain } from './pretrain.js'
+export { pretrain, settleConfig } from './pretrain.js'
 export type { EpochReport, PretrainHooks, PretrainResult, RunStart, StepReport } from './reports.js'
 export { parseConfig, pretrainSchema, type PretrainConfig, type PretrainConfigInput } from './config.js'
 export { buildEncoder, loadEncoder, loadModel, newestWeights, type EncoderDescription, type Progress } from './checkpoint.js'

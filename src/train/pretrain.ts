@@ -6,21 +6,25 @@ import {
   type Augmentation, type ImageSource, type Random
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
-import { AdamW, clipGradNorm, cosineSchedule, GradScaler } from '../optim/index.js'
-import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
-import { buildEncoder, exportEncoder, loadCheckpoint, saveCheckpoint, type EncoderDescription, type Progress } from './checkpoint.js'
+import {
+  cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor
+} from '../torch/index.js'
+import {
+  buildEncoder, exportEncoder, loadNewestCheckpoint, removeSuperfluous, saveCheckpoint, type EncoderDescription, type Progress
+} from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { readInitialWeights } from './initial-weights.js'
 import { heldOutKnn } from './knn-probe.js'
-import { choosePrecision, inPrecision, precisions, type Precision } from './precision.js'
+import { choosePrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
+import { Journal } from './journal.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
+import { TrainingStep } from './step.js'
 import { StepClock } from './step-clock.js'
 
 const VIEWS = 2
-const REFERENCE_BATCH = 256
 const SAMPLES = 8 // images in the reconstruction grid
 
 function settleDevice(device: Device | 'auto'): Device {
@@ -30,13 +34,6 @@ function settleDevice(device: Device | 'auto'): Device {
   if (count === 0) throw expected(`'cpu', as libtorch sees no CUDA device here (gmml inspect says more),`, 'device', device)
   if (Number(device.split(':')[1] ?? 0) >= count) throw expected(`one of the ${count} CUDA devices that libtorch sees`, 'device', device)
   return device
-}
-
-// Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
-function parameterGroups(model: GroupMaskedModel) {
-  const parameters = model.parameters()
-  const [decayed, plain] = [parameters.filter(({ ndim }) => ndim > 1), parameters.filter(({ ndim }) => ndim <= 1)]
-  return [{ parameters: decayed }, { parameters: plain, weightDecay: 0 }]
 }
 
 /** What config.json of a run holds. */
@@ -59,6 +56,18 @@ function settlePrecision(config: PretrainConfig, saved: Saved | null, model: Gro
   return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device).precision
 }
 
+/** What config.json holds, if the settings ask to go on with a run that is there. */
+async function savedSettings(input: PretrainConfigInput): Promise<Saved | null> {
+  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
+  return resumed ? new RunFolder(input.out).readConfig() : null
+}
+
+/** Every setting that {@link pretrain} would run with. @throws SettingsError for settings that are not legal. */
+export async function settleConfig(input: PretrainConfigInput): Promise<PretrainConfig> {
+  const saved = await savedSettings(input)
+  return saved ? resumeConfig(saved, input) : parseConfig(input)
+}
+
 const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
 /**
@@ -72,8 +81,7 @@ const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve)
  * @throws InputError for settings and images that cannot be used, a loss that is not finite, and a disk that is full.
  */
 export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks = {}): Promise<PretrainResult> {
-  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
-  const saved = resumed ? await new RunFolder(input.out).readConfig() : null
+  const saved = await savedSettings(input)
   const run = await PretrainRun.prepare(saved ? resumeConfig(saved, input) : parseConfig(input), saved, hooks)
   try {
     return await run.train()
@@ -84,16 +92,17 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
 
 /** One run: what is settled before the first step, and the loop. */
 class PretrainRun {
-  readonly #optimizer: AdamW
-  readonly #scaler: GradScaler | null
+  readonly #trainingStep: TrainingStep
+  #journal!: Journal
   readonly #stepsPerEpoch: number
-  readonly #lr: (step: number) => number
-  readonly #weightDecay: (step: number) => number
   readonly #augmentation: Augmentation
   /** Steps done. */
   #step = 0
   /** Of the steps of the epoch. */
   #losses = { sum: 0, count: 0 }
+  /** Steps whose loss or gradient was not finite: they changed nothing. */
+  #skipped = { total: 0, inRow: 0 }
+  #lastCheckpoint = { path: null as string | null, time: performance.now() }
 
   private constructor(
     readonly config: PretrainConfig, readonly hooks: PretrainHooks, readonly folder: RunFolder, readonly source: ImageSource,
@@ -101,14 +110,7 @@ class PretrainRun {
     readonly precision: Precision
   ) {
     this.#stepsPerEpoch = loader.steps(config.batchSize)
-    const steps = this.#stepsPerEpoch * config.epochs
-    const warmupEpochs = Math.min(config.warmupEpochs, config.epochs / 10)
-    const base = (config.lr * config.batchSize) / REFERENCE_BATCH
-    const warmupSteps = Math.round(warmupEpochs * this.#stepsPerEpoch)
-    this.#lr = cosineSchedule({ base, final: Math.min(config.minLr, base), steps, warmupSteps })
-    this.#weightDecay = cosineSchedule({ base: config.weightDecay, final: config.weightDecayEnd, steps })
-    this.#optimizer = new AdamW(parameterGroups(model))
-    this.#scaler = precision === 'float16' ? new GradScaler(device) : null
+    this.#trainingStep = new TrainingStep(model, config, this.#stepsPerEpoch, device, precision)
     this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
   }
 
@@ -161,16 +163,20 @@ class PretrainRun {
   async #open(): Promise<void> {
     const { config, folder } = this
     let resumedFrom: Progress | null = null
-    const newest = config.resume ? (await folder.listCheckpoints()).at(-1) : undefined
-    if (newest) {
-      resumedFrom = await loadCheckpoint(newest, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler })
-      this.#step = resumedFrom.step
-      if (resumedFrom.losses) this.#losses = { ...resumedFrom.losses }
+    if (config.resume) {
+      resumedFrom = await loadNewestCheckpoint(folder, this.#trainingStep, (error) => this.hooks.onNotice?.(`${error.message}. Going on from the one before`))
     }
+    if (resumedFrom) {
+      this.#step = resumedFrom.step
+      this.#losses = { ...resumedFrom.losses }
+      this.#skipped = { ...resumedFrom.skipped }
+      this.#lastCheckpoint.path = folder.checkpoint(this.#step)
+    }
+    await folder.removeUnfinished()
     // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
-    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume'))
+    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume' && name !== 'override'))
     await folder.create({ ...settings, encoder: this.encoder, precision: this.precision, imageCount: this.source.length })
-    await folder.truncateMetrics(this.#step)
+    this.#journal = await Journal.open(folder, this.#step, config)
     this.hooks.onStart?.({
       images: this.source.length,
       classes: this.source.classes?.length ?? 0,
@@ -197,12 +203,12 @@ class PretrainRun {
       const epoch = Math.floor(this.#step / this.#stepsPerEpoch)
       const start = performance.now()
       if (!(await this.#trainEpoch(epoch))) {
-        await this.#saveCheckpoint()
+        await this.#saveCheckpoint(null)
         return { status: 'interrupted', out: config.out, steps: this.#step, loss: this.#loss, exported: null }
       }
       await this.#endEpoch(epoch, (performance.now() - start) / 1000)
     }
-    const exported = await exportEncoder(this.folder, this.model.backbone, this.encoder)
+    const exported = await this.#withBestWeights(() => exportEncoder(this.folder, this.model.backbone, this.encoder))
     return { status: 'done', out: config.out, steps: this.#step, loss: this.#loss, exported }
   }
 
@@ -218,79 +224,72 @@ class PretrainRun {
     })
     for await (const { indices, images } of batches) {
       clock.gotBatch()
-      const value = await this.#lossOf(images, (view) =>
+      const { loss, finite } = await this.#trainOn(images, (view) =>
         randomFor(config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
       )
       this.#step++
-      this.#checkLoss(value, indices)
+      this.#count(loss, finite, indices)
       clock.endStep(indices.length)
-      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, value, clock)
+      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, finite ? loss : NaN, clock)
       // Lets timers, signals and the progress bar have their turn.
       await nextTurn()
-      if (hooks.signal?.aborted) return this.#step === (epoch + 1) * this.#stepsPerEpoch
+      const atEnd = this.#step === (epoch + 1) * this.#stepsPerEpoch // whose checkpoint follows its figures
+      if (hooks.signal?.aborted) return atEnd
+      if (!atEnd && this.#isCheckpointDue()) await this.#saveCheckpoint(null)
       clock.wantBatch()
     }
     return true
   }
 
   /** Trains on a batch and frees it. */
-  async #lossOf(images: Tensor, random: (view: number) => Random): Promise<number> {
-    let loss: Tensor | null = null
+  async #trainOn(images: Tensor, random: (view: number) => Random): Promise<{ loss: number; finite: boolean }> {
+    let outcome: Tensor | null = null
     try {
-      loss = this.#trainStep(images, random)
-      return await loss.itemAsync()
+      outcome = this.#trainingStep.run(images, this.#step, random)
+      const [loss, finite] = (await outcome.toTypedArrayAsync()) as Float32Array
+      return { loss: loss!, finite: finite === 1 }
     } finally {
-      loss?.dispose()
+      outcome?.dispose()
       images.dispose()
     }
   }
 
-  /** One optimisation step on views [2 B, C, H, W]. Returns the loss. */
-  #trainStep(clean: Tensor, random: (view: number) => Random): Tensor {
-    const { config, model, device, precision } = this
-    return scope(() => {
-      // Dropped paths and noise depend on seed and step alone, so a resumed run draws the same.
-      manualSeed(randomFor(config.seed, this.#step, 'torch').integer(0, 2 ** 53))
-      const { maskBudget: budget, alien, align, fill } = config
-      const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random })
-      const loss = inPrecision(precision, device, () => model.loss(corrupted, clean, mask))
-      this.#update(loss)
-      return loss.detach()
-    })
-  }
-
-  #update(loss: Tensor): void {
-    const [decayed, plain] = this.#optimizer.groups as [AdamW['groups'][number], AdamW['groups'][number]]
-    decayed.lr = plain.lr = this.#lr(this.#step)
-    decayed.weightDecay = this.#weightDecay(this.#step)
-    const parameters = this.model.parameters()
-    ;(this.#scaler?.scale(loss) ?? loss).backward()
-    this.#scaler?.unscale(parameters)
-    if (this.config.clip > 0) clipGradNorm(parameters, this.config.clip, { perTensor: true })
-    this.#optimizer.step({ foundInf: this.#scaler?.foundInf })
-    this.#scaler?.update()
-    this.#optimizer.zeroGrad()
-  }
-
-  #checkLoss(loss: number, indices: readonly number[]): void {
-    if (Number.isFinite(loss)) {
+  #count(loss: number, finite: boolean, indices: readonly number[]): void {
+    if (finite) {
       this.#losses.sum += loss
       this.#losses.count++
+      this.#skipped.inRow = 0
       return
     }
+    this.#skipped.total++
+    this.#skipped.inRow++
+    if (this.#skipped.inRow < this.config.maxSkipped) return
+    const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
+    const { path } = this.#lastCheckpoint
     throw new InputError(
-      `The loss is ${loss} at step ${this.#step} (lr ${this.#lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). ` +
-        `Checkpoints up to here are in '${this.folder.checkpoints}'; a smaller --lr or --amp off may help`
+      `${what}, for the ${this.#skipped.inRow}th step in a row (maxSkipped), at step ${this.#step} ` +
+        `(lr ${this.#trainingStep.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
+        `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`
     )
   }
 
   async #report(epoch: number, loss: number, clock: StepClock): Promise<void> {
     const { imagesPerSecond, dataShare } = clock.lap()
-    const lr = this.#lr(this.#step - 1)
-    const line = { step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss, lr, weightDecay: this.#weightDecay(this.#step - 1) }
-    await this.folder.appendMetrics({ ...line, imagesPerSecond, dataShare, tensors: memory().tensors })
+    const lr = this.#trainingStep.lr(this.#step - 1)
+    const skipped = this.#skipped.total
+    const weightDecay = this.#trainingStep.weightDecay(this.#step - 1)
+    await this.#journal.write('step', {
+      step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss: Number.isFinite(loss) ? loss : null, lr, weightDecay,
+      ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors
+    })
     const { epochs } = this.config
-    this.hooks.onStep?.({ step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs, loss, lr, imagesPerSecond, dataShare })
+    const at = { step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs }
+    this.hooks.onStep?.({ ...at, loss, lr, imagesPerSecond, dataShare, skipped })
+  }
+
+  /** With the mean weights, where there are some. */
+  #withBestWeights<T>(callback: () => Promise<T>): Promise<T> {
+    return this.#trainingStep.ema?.applied(callback) ?? callback()
   }
 
   async #endEpoch(epoch: number, seconds: number): Promise<void> {
@@ -299,15 +298,31 @@ class PretrainRun {
     const done = epoch + 1
     await this.#drawReconstructions(done)
     const measured = config.knnEvery > 0 && done % config.knnEvery === 0
-    const knn = measured ? await heldOutKnn(model.backbone, this.source, this.loader, config.seed) : null
-    await this.folder.appendMetrics({ step: this.#step, epoch: done, epochLoss: loss, seconds, ...(knn !== null && { knn }) })
-    if (done % config.checkpointEvery === 0 || done === config.epochs) await this.#saveCheckpoint()
+    const measure = () => heldOutKnn(model.backbone, this.source, this.loader, config.seed)
+    const knn = measured ? await this.#withBestWeights(measure) : null
+    const epochLoss = Number.isFinite(loss) ? loss : null
+    await this.#journal.write('epoch', { step: this.#step, epoch: done, epochLoss, seconds, ...(knn !== null && { knn }) })
+    if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(knn)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
   }
 
-  async #saveCheckpoint(): Promise<void> {
-    const progress = { step: this.#step, epoch: Math.floor(this.#step / this.#stepsPerEpoch), losses: this.#losses }
-    await saveCheckpoint(this.folder, { model: this.model, optimizer: this.#optimizer, scaler: this.#scaler }, progress, this.encoder)
+  /** @param otherwise - Whether there is a reason besides steps and time. */
+  #isCheckpointDue(otherwise = false): boolean {
+    const { checkpointSteps, checkpointMinutes } = this.config
+    // What cannot be trained with must not push out what can.
+    if (this.#skipped.inRow > 0) return false
+    if (otherwise) return true
+    if (checkpointSteps > 0 && this.#step % checkpointSteps === 0) return true
+    return checkpointMinutes > 0 && performance.now() - this.#lastCheckpoint.time >= 60_000 * checkpointMinutes
+  }
+
+  async #saveCheckpoint(knn: number | null): Promise<void> {
+    const [step, perEpoch] = [this.#step, this.#stepsPerEpoch]
+    const epochEnd = step > 0 && step % perEpoch === 0
+    const progress = { step, epoch: Math.floor(step / perEpoch), losses: this.#losses, skipped: this.#skipped, epochEnd, knn }
+    const path = await saveCheckpoint(this.folder, this.#trainingStep, progress, this.encoder)
+    this.#lastCheckpoint = { path, time: performance.now() }
+    await removeSuperfluous(this.folder, this.config)
   }
 
   /** A PNG of the first images of the source, the same corruption after each epoch. */
@@ -316,7 +331,7 @@ class PretrainRun {
       const grid = this.#reconstruct(clean)
       try {
         const path = join(this.folder.reconstructions, `epoch-${String(epoch).padStart(4, '0')}.png`)
-        await writeReconstructions(path, grid, this.loader.statistics)
+        await this.#journal.picture(this.#step, 'reconstructions', await writeReconstructions(path, grid, this.loader.statistics))
       } finally {
         for (const tensor of Object.values(grid)) tensor.dispose()
       }
@@ -343,8 +358,7 @@ class PretrainRun {
 
   dispose(): void {
     this.model.dispose()
-    this.#optimizer.dispose()
-    this.#scaler?.dispose()
+    this.#trainingStep.dispose()
     this.loader.dispose()
   }
 }

@@ -1,7 +1,7 @@
 import sharp from 'sharp'
 
 import { denormalise, type Statistics } from '../data/index.js'
-import { writeFileAtomic } from '../io/index.js'
+import { writeFileAtomic, type EncodedImage } from '../io/index.js'
 import * as torch from '../torch/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { writing } from './run-folder.js'
@@ -24,9 +24,10 @@ export interface Reconstructions {
  *
  * @param images - `clean`, `corrupted`, `reconstruction`: [B, C, H, W], normalised; `mask`: bool [B, 1, H, W], shown white where corrupted.
  * @param statistics - What the images were normalised with.
+ * @returns The same picture.
  * @throws InputError if the disk does not take it.
  */
-export async function writeReconstructions(path: string, images: Reconstructions, { mean, std }: Statistics): Promise<void> {
+export async function writeReconstructions(path: string, images: Reconstructions, { mean, std }: Statistics): Promise<EncodedImage> {
   const { pixels, width, height } = noGrad(() =>
     scope(() => {
       const show = (image: Tensor) => denormalise(image.to('float32'), mean, std).clamp({ min: 0, max: 1 }).mul(255).round()
@@ -49,4 +50,5 @@ export async function writeReconstructions(path: string, images: Reconstructions
   )
   const png = await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer()
   await writing(`'${path}'`, () => writeFileAtomic(path, png))
+  return { png, width, height }
 }

@@ -9,8 +9,10 @@ export interface StepReport {
   readonly steps: number
   readonly epoch: number
   readonly epochs: number
-  /** L1 in normalised pixels, of the last logged step. */
+  /** L1 in normalised pixels, of the last logged step; NaN if the step was skipped. */
   readonly loss: number
+  /** Steps so far that changed nothing, because the loss or a gradient was not finite. */
+  readonly skipped: number
   readonly lr: number
   /** Images per second since the last report, each with two crops. */
   readonly imagesPerSecond: number
@@ -38,6 +40,8 @@ export interface PretrainHooks {
   readonly onEpoch?: (epoch: EpochReport) => void
   /** Once for each image that cannot be decoded. */
   readonly onBroken?: (error: BrokenImageError) => void
+  /** Once for each thing that went wrong and was mended: a damaged checkpoint, for instance. */
+  readonly onNotice?: (message: string) => void
   /** Ends the run after the current step, with a checkpoint. */
   readonly signal?: AbortSignal
 }

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs'
-import { appendFile, mkdir, readdir, readFile } from 'node:fs/promises'
+import { appendFile, mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { InputError } from '../errors.js'
-import { writeFileAtomic } from '../io/index.js'
+import { isTemporary, writeFileAtomic } from '../io/index.js'
 
 /** Runs `write`; where the disk refuses, the error says what could not be written and what that means for the run. */
 export async function writing<T>(what: string, write: () => Promise<T>): Promise<T> {
@@ -63,6 +63,18 @@ export class RunFolder {
     }
     if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
     throw new InputError(`'${this.config}' holds no settings: expected names with values`)
+  }
+
+  /** Temporary files: what is being written, or what a process that was killed left half-written. */
+  async listTemporary(): Promise<string[]> {
+    const folders = [this.path, this.checkpoints, this.reconstructions, this.exported].filter((folder) => existsSync(folder))
+    const files = folders.map(async (folder) => (await readdir(folder)).filter(isTemporary).map((name) => join(folder, name)))
+    return (await Promise.all(files)).flat()
+  }
+
+  /** Removes what a process that was killed left half-written. */
+  async removeUnfinished(): Promise<void> {
+    for (const path of await this.listTemporary()) await rm(path, { force: true })
   }
 
   /** Adds a line to metrics.jsonl. */

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
 
 import { loadSafetensors } from '../../src/io/index.js'
 import { embedded, gmml, quick, temporaryFolder } from './support.js'
@@ -139,5 +140,24 @@ describe('gmml pretrain', () => {
     const outcome = await gmml(['pretrain', join(folder, 'photos'), '--out', join(folder, 'run'), ...small])
     expect(outcome.code).toBe(1)
     expect(outcome.stderr).toMatch(/\d of 9 images are broken, and at most 1 may be/)
+  })
+})
+
+describe('--print-config', () => {
+  it('prints every setting as it would be, which --config reads back, and touches nothing', async () => {
+    const folder = await temporaryFolder()
+    const out = join(folder, 'run')
+    const { code, stdout } = await gmml(['pretrain', train, '--out', out, '--lr', '0.25', '--crop-scale', '0.3,0.9', '--tensorboard', '--print-config'])
+    expect(code).toBe(0)
+    const settings = parse(stdout) as Record<string, unknown>
+    expect(settings).toMatchObject({ images: train, out, lr: 0.25, cropScale: [0.3, 0.9], tensorboard: true, model: 'vit_small', maskBudget: 0.75 })
+    expect(existsSync(out)).toBe(false)
+    const file = join(folder, 'settings.yaml')
+    await writeFile(file, stdout)
+    const again = await gmml(['pretrain', '--config', file, '--seed', '3', '--print-config'])
+    expect(parse(again.stdout)).toEqual({ ...settings, seed: 3 })
+    const wrong = await gmml(['pretrain', train, '--out', out, '--lr', '-1', '--print-config'])
+    expect(wrong).toMatchObject({ code: 2, stdout: '' })
+    expect(wrong.stderr).toMatch(/a number above 0 for lr, received -1/)
   })
 })

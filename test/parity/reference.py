@@ -203,6 +203,22 @@ def fill(value, tensors: dict):
     return value
 
 
+def ema(tensors: dict, config: dict) -> dict:
+    """Running means of weights.KEY, whose values after step K are step.K.KEY: mean.K.KEY after each."""
+    holder = nn.ParameterDict(weights_of(tensors))
+    averaged = torch.optim.swa_utils.AveragedModel(
+        holder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config["decay"]))
+    averaged.update_parameters(holder)  # the first call copies
+    out = {}
+    for step in range(config["steps"]):
+        with torch.no_grad():
+            for name, parameter in holder.items():
+                parameter.copy_(tensors[f"step.{step}.{name}"])
+        averaged.update_parameters(holder)
+        out |= {f"mean.{step}.{name}": mean.detach().clone() for name, mean in averaged.module.items()}
+    return out
+
+
 def many(tensors: dict, config: list) -> dict:
     """Several tasks, [{task, config}], in one process: the K-th has the tensors K/NAME and gives K/NAME."""
     out = {}
@@ -215,7 +231,7 @@ def many(tensors: dict, config: list) -> dict:
     return out
 
 
-TASKS = {task.__name__: task for task in (vit_forward, gmml_step, adamw_steps, grad_scaler, module, ops, many)}
+TASKS = {task.__name__: task for task in (vit_forward, gmml_step, adamw_steps, grad_scaler, module, ops, ema, many)}
 
 
 def main():

@@ -10,6 +10,8 @@ import {
 } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
 import { measureKnn } from '../../src/evaluate/index.js'
+import { GroupMaskedModel } from '../../src/gmml/index.js'
+import { loadSafetensors } from '../../src/io/index.js'
 import { folderWith, idx } from '../data/support.js'
 import { stripes } from '../evaluate/support.js'
 import { fillDisk, metricsOf, newestCheckpoint, photos, small } from './support.js'
@@ -179,15 +181,56 @@ describe('pretrain', () => {
   )
 })
 
+it('exports the running mean of the weights where there is one, and goes on from the weights themselves', async () => {
+  const { images, out, settings } = await small()
+  const plain = await pretrain({ ...settings, images, out: out('plain') })
+  const { loss, exported } = await pretrain({ ...settings, images, out: out('mean'), ema: 0.5 })
+  expect(loss).toBe(plain.loss)
+  const { tensors: encoder } = await loadSafetensors(exported!)
+  const { tensors: last } = await loadSafetensors((await new RunFolder(out('mean')).listCheckpoints()).at(-1)!)
+  for (const [name, tensor] of Object.entries(encoder)) {
+    expect(torch.equal(tensor, last[`ema.backbone.${name}`]!), name).toBe(true)
+  }
+  expect(torch.equal(encoder['pos_embed']!, last['model.backbone.pos_embed']!)).toBe(false)
+  expect(await newestCheckpoint(out('plain'))).toMatchObject({ 'model.backbone.pos_embed': (await newestCheckpoint(out('mean')))['model.backbone.pos_embed'] })
+})
+
 describe('pretrain stops', () => {
-  it('where the loss is not finite, with the step and a remedy, and without saving what is spoilt', async () => {
+  it('where the loss is not finite for some steps, with the place and a remedy, and without saving what is spoilt', async () => {
     const { images, out, settings } = await small()
     const { tensors } = torch.memory()
-    const attempt = pretrain({ ...settings, images, out: out('a'), epochs: 4, lr: 1e30, warmupEpochs: 0, clip: 0 })
-    await expect(attempt).rejects.toThrow(/^The loss is (NaN|-?Infinity) at step \d+ \(lr 3\.\d+e\+28, images .*\)\. .*a smaller --lr/)
+    const reports: StepReport[] = []
+    const config = { ...settings, images, out: out('a'), epochs: 4, lr: 1e30, warmupEpochs: 0, clip: 0, maxSkipped: 4 }
+    await expect(pretrain(config, { onStep: (report) => reports.push(report) })).rejects.toThrow(
+      /^The loss is (NaN|-?Infinity), for the 4th step in a row \(maxSkipped\), at step \d+ \(lr \d\.\d+e\+28, images .*\)\. .* not written yet; a smaller --lr/
+    )
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
-    expect((await metricsOf(out('a'))).every((line) => Number.isFinite(line['loss'] ?? line['epochLoss']))).toBe(true)
+    expect(reports.at(-1)).toMatchObject({ loss: NaN, skipped: 3 })
+    expect((await metricsOf(out('a'))).at(-1)).toMatchObject({ loss: null, skipped: 3 })
     expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual([])
+  })
+
+  it('not for a single step without a finite loss: that one changes nothing, and is counted', async () => {
+    const { images, out, settings } = await small()
+    const original: (...given: Parameters<GroupMaskedModel['loss']>) => torch.Tensor = Reflect.get(GroupMaskedModel.prototype, 'loss')
+    const weights: number[] = []
+    let calls = 0
+    const spoil = vi.spyOn(GroupMaskedModel.prototype, 'loss').mockImplementation(function (this: GroupMaskedModel, ...given) {
+      weights.push(this.backbone.norm.weight.sum().item())
+      // The gradients of the third step are infinite, the loss of the fourth is NaN.
+      const spoilt = [Infinity, NaN][calls++ - 2]
+      const loss = original.apply(this, given)
+      return spoilt === Infinity ? loss.add(loss.sub(loss.detach()).mul(Infinity)) : loss.mul(spoilt ?? 1)
+    })
+    const losses: number[] = []
+    const run = await pretrain({ ...settings, images, out: out('a'), epochs: 3 }, { onStep: ({ loss }) => losses.push(loss) })
+    spoil.mockRestore()
+    expect(run.status).toBe('done')
+    expect(losses.map(Number.isNaN)).toEqual([false, false, true, true, false, false, false, false, false])
+    expect(weights.map((sum, i) => sum === weights[i - 1])).toEqual([false, false, false, true, true, false, false, false, false])
+    expect(new Set((await metricsOf(out('a'))).flatMap((line) => line['skipped'] ?? []))).toEqual(new Set([1, 2]))
+    // No checkpoint at the end of the first epoch, whose last step was skipped.
+    expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual(['step-00000006.safetensors', 'step-00000009.safetensors'])
   })
 
   it('where the disk is full, with the earlier checkpoint and metrics intact, and goes on when there is room', async () => {

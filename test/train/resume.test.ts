@@ -1,4 +1,4 @@
-import { readdir, rm, writeFile } from 'node:fs/promises'
+import { readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
@@ -28,7 +28,10 @@ describe('a run that was interrupted and resumed equals one that was not, bit fo
     ["in bfloat16 at an epoch's end", 3, { amp: 'bf16' }],
     ['in float16, with its loss scale', 2, { amp: 'fp16' }],
     ['with another corruption', 4, { fill: 'shuffle', align: 2 }],
-    ['with few checkpoints', 4, { checkpointEvery: 3 }]
+    ['with few checkpoints', 4, { checkpointEvery: 3 }],
+    ['with checkpoints by step', 4, { checkpointSteps: 1, keepLast: 9 }],
+    ['with a running mean of the weights, in parts', 4, { ema: 0.9, accumulate: 3, knnEvery: 1 }],
+    ['with checkpoints by time', 2, { checkpointMinutes: 1e-9 }]
   ]
   it.each(cases)('%s', async (_, steps, changes) => {
     const { images, out, settings } = await small()
@@ -73,6 +76,38 @@ describe('a run that was interrupted and resumed equals one that was not, bit fo
   })
 })
 
+describe('checkpoints', () => {
+  it('are written by step and by time beside those of the epochs, and kept by the rule', async () => {
+    const { images, out, settings } = await small()
+    const steps = async (name: string) => (await new RunFolder(out(name)).listCheckpoints()).map((path) => Number(/step-(\d+)/.exec(path)![1]))
+    const config = { ...settings, images, epochs: 3, checkpointEvery: 2, keepLast: 99 }
+    await pretrain({ ...config, out: out('epochs') })
+    expect(await steps('epochs')).toEqual([6, 9])
+    await pretrain({ ...config, out: out('steps'), checkpointSteps: 2 })
+    expect(await steps('steps')).toEqual([2, 4, 6, 8, 9])
+    await pretrain({ ...config, out: out('minutes'), checkpointMinutes: 1e-9 })
+    expect(await steps('minutes')).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    await pretrain({ ...config, out: out('kept'), checkpointSteps: 1, keepLast: 1, keepEvery: 2 })
+    expect(await steps('kept')).toEqual([6, 9])
+  })
+
+  it('that are damaged: the run goes on from the one before, to the same end, and says so', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('whole') })
+    await interrupted({ ...settings, images, out: out('a'), checkpointSteps: 1 }, 4)
+    const run = new RunFolder(out('a'))
+    await truncate(run.checkpoint(4), 5000)
+    await writeFile(`${run.checkpoint(5)}.12-0-3.tmp`, 'what a crash left')
+    const notices: string[] = []
+    const starts: RunStart[] = []
+    await pretrain({ images, out: run.path, resume: true }, { onNotice: (notice) => notices.push(notice), onStart: (start) => starts.push(start) })
+    expect(notices).toEqual([expect.stringMatching(/step-00000004.safetensors' is damaged: .*\. Going on from the one before/)])
+    expect(starts[0]!.resumedFrom!.step).toBe(3)
+    expect(await readdir(run.checkpoints)).toEqual(['step-00000004.safetensors.damaged', 'step-00000005.safetensors', 'step-00000006.safetensors'])
+    await expectSameRun(run.path, out('whole'))
+  })
+})
+
 describe('an abort', () => {
   it('at the last step is too late: the run is done', async () => {
     const { images, out, settings } = await small()
@@ -104,6 +139,18 @@ describe('resume', () => {
     expect(await pretrain({ images, out: out('a'), resume: true })).toMatchObject({ status: 'done', steps: 9 })
   })
 
+  it('goes on with other settings where it is told to, and keeps them', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('a'), epochs: 1 })
+    const resume = { images, out: out('a'), resume: true, epochs: 3 }
+    await interrupted({ ...resume, lr: 0.5, override: true }, 4)
+    const saved = await new RunFolder(out('a')).readConfig()
+    expect(saved).toMatchObject({ lr: 0.5, epochs: 3 })
+    expect(saved).not.toHaveProperty('override')
+    expect(await pretrain(resume)).toMatchObject({ status: 'done', steps: 9 })
+    await expect(pretrain({ ...resume, patchSize: 2, override: true })).rejects.toThrow(/other settings of patchSize/)
+  })
+
   it("keeps the precision that 'auto' once settled", async () => {
     const { images, out, settings } = await small()
     await pretrain({ ...settings, images, out: out('a'), epochs: 1, amp: 'auto' })
@@ -131,7 +178,7 @@ describe('resume', () => {
     await expect(pretrain(others)).rejects.toThrow(/received 'images of another size or with other statistics'/)
     const [checkpoint] = await run.listCheckpoints()
     await writeFile(checkpoint!, 'half a checkpoint')
-    await expect(pretrain(resume)).rejects.toThrow(/step-00000003.safetensors is no legal safetensors file/)
+    await expect(pretrain(resume)).rejects.toThrow(/No checkpoint of .* can be used.*\n.*step-00000003.safetensors is no legal safetensors file/)
     expect([await run.readConfig(), await reproducible(run.path)]).toEqual(before)
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
     // The same images elsewhere.
