@@ -55,6 +55,8 @@ export interface GradientOptions extends autograd.GradOptions {
   readonly materializeGrads?: boolean
 }
 
+type AllUsed = GradientOptions & { readonly allowUnused?: false }
+
 /**
  * Gradients of `outputs` with respect to `inputs`; `.grad` stays as it is. PyTorch: `torch.autograd.grad`.
  *
@@ -62,7 +64,8 @@ export interface GradientOptions extends autograd.GradOptions {
  * @throws InputError for what is no tensor. TorchError where an output does not require grad, an input is not used, or the graph of an
  *   earlier pass is gone.
  */
-export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor, options: GradientOptions & { readonly allowUnused?: false }): [Tensor]
+export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor, options?: AllUsed): [Tensor]
+export function grad(outputs: Tensor | readonly Tensor[], inputs: readonly Tensor[], options?: AllUsed): Tensor[]
 export function grad(
   outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options?: GradientOptions
 ): (Tensor | null)[]

@@ -397,7 +397,7 @@ describe('writing', () => {
       })
     step()
     // The fused step itself is not counted by libtorch, the number of steps beside it is: a checkpoint with its optimizer is never torn.
-    const { step: steps, exp_avg } = optimizer.stateDict().state[0]!
+    const { step: steps, exp_avg } = optimizer.stateDict().state.get(0)!
     const saving = saveSafetensors(path, { w0: weights[0]!, exp_avg, steps })
     step()
     await expect(saving).rejects.toThrow(`Tensor 'steps' was changed while the file was being written: wait for saveSafetensors()`)

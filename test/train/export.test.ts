@@ -26,10 +26,11 @@ async function finished(done = true): Promise<RunFolder> {
   await run.create({})
   torch.manualSeed(1)
   const model = perturb(new GroupMaskedModel(buildEncoder(encoder)))
-  const state = { model, optimizer: new AdamW(model.parameters()), scaler: null }
+  const state = { model, optimizer: new AdamW(model.parameters()), scaler: null, ema: null }
   for (const step of [3, 5]) {
     torch.noGrad(() => void model.backbone.cls_token!.fill_(step))
-    await saveCheckpoint(run, state, { step, epoch: 1 }, encoder)
+    const progress = { step, epoch: 1, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, knn: null }
+    await saveCheckpoint(run, state, progress, encoder)
   }
   if (done) await exportEncoder(run, model.backbone, encoder)
   model.dispose()
