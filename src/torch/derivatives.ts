@@ -19,7 +19,7 @@ function rows(output: Tensor, input: Tensor, createGraph = false): Tensor {
   if (count === 0 || !output.requiresGrad) return zeros([count, input.numel()], { dtype: input.dtype, device: input.device })
   const flat = output.reshape([-1])
   const gradients = Array.from({ length: count }, (_, i) =>
-    grad(flat.select(0, i), input, { retainGraph: true, createGraph, materializeGrads: true })[0]!.reshape([-1])
+    grad(flat.select(0, i), input, { retainGraph: true, createGraph, materializeGrads: true })[0].reshape([-1])
   )
   return stack(gradients)
 }
@@ -51,7 +51,7 @@ export function hessian(fn: (x: Tensor) => Tensor, x: Tensor, options: { readonl
   const gradient = (input: Tensor) => {
     const output = evaluate(fn, [input])
     if (output.numel() !== 1) throw expected('a tensor with one element', 'the result of fn', `shape [${output.shape.join(', ')}]`)
-    return grad(output.sum(), input, { createGraph: true, materializeGrads: true })[0]!
+    return grad(output.sum(), input, { createGraph: true, materializeGrads: true })[0]
   }
   return jacobian(gradient, x, options)
 }

@@ -25,8 +25,8 @@ describe('Linear on large input equals aten::linear', () => {
       const x = make().detach().requiresGrad_()
       const inputs = [x, ...layer.parameters()]
       const derive = (output: Tensor) => {
-        const first = torch.grad(output.square().sum(), inputs, { createGraph: true }) as Tensor[]
-        const second = torch.grad(first[0]!.square().sum(), inputs) as Tensor[]
+        const first = torch.grad(output.square().sum(), inputs, { createGraph: true })
+        const second = torch.grad(first[0]!.square().sum(), inputs)
         return [output, ...first, ...second]
       }
       const received = derive(layer.call(x))

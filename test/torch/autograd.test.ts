@@ -102,13 +102,13 @@ describe('backward', () => {
     const first = x.grad!
     expect([first.item(), first.requiresGrad]).toEqual([12, true])
     const [second] = grad(first, x)
-    expect(second!.item()).toBe(12)
+    expect(second.item()).toBe(12)
     // The gradient holds its own graph: a cycle that PyTorch warns of.
     x.grad = null
     const [dx] = grad(x.pow(4), x, { createGraph: true })
-    const [ddx] = grad(dx!, x, { createGraph: true })
-    const [dddx] = grad(ddx!, x)
-    expect([dx!.item(), ddx!.item(), dddx!.item()]).toEqual([32, 48, 48])
+    const [ddx] = grad(dx, x, { createGraph: true })
+    const [dddx] = grad(ddx, x)
+    expect([dx.item(), ddx.item(), dddx.item()]).toEqual([32, 48, 48])
   })
 
   it('gives a tensor that is no leaf its gradient only when asked', () => {
@@ -135,7 +135,7 @@ describe('grad', () => {
   it('does not touch .grad', () => {
     const [x, y] = [leaf([1, 2]), leaf([3, 4])]
     const gradients = grad(x.mul(y).sum(), [x, y])
-    expect(gradients.map((gradient) => gradient!.toArray())).toEqual([[3, 4], [1, 2]])
+    expect(gradients.map((gradient) => gradient.toArray())).toEqual([[3, 4], [1, 2]])
     expect([x.grad, y.grad]).toEqual([null, null])
   })
 
@@ -148,7 +148,7 @@ describe('grad', () => {
   it('takes output gradients', () => {
     const x = leaf([1, 2])
     const [dx] = grad([x.mul(2), x.sum()], x, { gradOutputs: [tensor([1, 10]), null] })
-    expect(dx!.toArray()).toEqual([3, 21])
+    expect(dx.toArray()).toEqual([3, 21])
   })
 })
 
