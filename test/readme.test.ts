@@ -37,11 +37,14 @@ describe('README', () => {
   })
 
   it('has commands of gmml that work', async () => {
+    const signs: Readonly<Record<string, RegExp>> = {
+      pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d %/, export: /backbone\.onnx/
+    }
     const commands = gmmlCommands(readme)
-    expect(commands.map(([command]) => command)).toEqual(['pretrain', 'knn', 'knn'])
+    expect(commands.map(([command]) => command)).toEqual(['pretrain', 'knn', 'knn', 'export'])
     for (const args of commands) {
       const output = await runCommand(folder, args)
-      expect(output, args.join(' ')).toMatch(args[0] === 'knn' ? /mean +\d+\.\d\d %/ : /Done in .*backbone\.safetensors/)
+      expect(output, args.join(' ')).toMatch(signs[args[0]!]!)
     }
   })
 
