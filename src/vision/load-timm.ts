@@ -114,7 +114,7 @@ export function loadTimm(model: VisionTransformer, state: StateDict, options: Lo
       const adapted = { ...state }
       const [kernel, positions] = [state[PATCHES], state[POSITIONS]]
       // What is of another width, or missing, is for loadStateDict to name, with everything else that does not fit.
-      if (kernel?.ndim === 4 && kernel.shape[0] === model.embedDim) {
+      if (kernel?.ndim === 4 && kernel.shape[0] === model.embedDim && kernel.numel() > 0) {
         adapted[PATCHES] = adaptPatches(kernel, model)
         if (positions?.ndim === 3 && positions.shape[0] === 1 && positions.shape[2] === model.embedDim) {
           adapted[POSITIONS] = adaptPositions(positions, kernel, model, trainedAt)

@@ -169,6 +169,10 @@ describe('loadTimm refuses', () => {
       () => loadTimm(make(), stateLike({ channels: 4 })),
       /weights for 3 channels or for the model's own 3 for patch_embed.proj.weight, received 'weights for 4'/
     ],
+    'a kernel of no pixels': [
+      () => loadTimm(make(), { ...stateLike(), 'patch_embed.proj.weight': torch.zeros([16, 3, 0, 4]) }),
+      /of another shape: patch_embed.proj.weight \(expected \[16, 3, 4, 4\], received \[16, 3, 0, 4\]\)$/
+    ],
     'no way with a classifier': [() => loadTimm(make(), stateLike(), { classifier: 'drop' as never }), /'load' or 'ignore' for classifier, received 'drop'/],
     'no classifier for one': [() => loadTimm(make(classifier), stateLike()), /VisionTransformer. missing: head.weight, head.bias$/],
     'a classifier of other classes': [
