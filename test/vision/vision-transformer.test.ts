@@ -170,7 +170,7 @@ describe('tokens before those of the patches', () => {
   })
 
   it('leave options with their defaults filled in', () => {
-    expect(new VisionTransformer(small).options).toEqual({
+    expect(new VisionTransformer(small).options).toMatchObject({
       ...small, mlpRatio: 4, qkvBias: true, dropPath: 0, classToken: true, registerTokens: 0, noEmbedClass: false, initValues: null,
       pool: 'token', fcNorm: false, numClasses: 0
     })
