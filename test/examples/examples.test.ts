@@ -20,7 +20,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 
 describe('examples', () => {
   it('are all run here', async () => {
-    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'regression.ts', 'tensors.ts'])
+    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'tensors.ts'])
   })
 
   it('tensors', async () => {
@@ -33,6 +33,18 @@ describe('examples', () => {
   it('regression', async () => {
     const output = await example('regression')
     expect(Number(/sine without noise: ([\d.]+)/.exec(output)?.[1])).toBeLessThan(0.15)
+  })
+
+  it('pytorch-weights', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'gmml-example-'))
+    try {
+      const output = await example('pytorch-weights', join(folder, 'training.pth'))
+      expect(output).toMatch(/model: 4 tensors, 0.weight is float32 \[16, 4\]/)
+      expect(output).toMatch(/goes on after step 3 at lr 0.01/)
+      expect(await readdir(folder)).toEqual(['training.pth'])
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
   })
 
   it('pretrain', async () => {
