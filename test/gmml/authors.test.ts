@@ -60,7 +60,7 @@ describe("a checkpoint of the method's authors", () => {
     const x = torch.ones([1])
     for (const other of [null, 3, [], { model: { x } }, x, new Map([['SiT_model', {}]])]) expect(isAuthorsCheckpoint(other)).toBe(false)
     for (const wrong of [null, { model: { x } }, { SiT_model: {} }, { SiT_model: null }, { SiT_model: [] }]) {
-      expect(() => authorsWeights(wrong)).toThrow(/Expected a checkpoint of the authors, with the weights in 'SiT_model'; there are no weights in it/)
+      expect(() => authorsWeights(wrong)).toThrow(/a checkpoint of the authors, .* in 'SiT_model'; there are no weights in it/)
     }
     expect(() => authorsWeights({ SiT_model: { 'module.a': x, version: 3 } })).toThrow(/'version' in it is no tensor/)
     const path = join(await temporaryFolder(), 'other.pth')

@@ -91,8 +91,9 @@ def contents() -> dict:
               "args": argparse.Namespace(lr=5e-4, model="vit_small", drop=None, scales=(0.25, 1.0), nested=argparse.Namespace(a=1)),
               "parameter": torch.nn.Parameter(torch.ones(2)), "frozen parameter": torch.nn.Parameter(torch.ones(2), requires_grad=False),
               "leaf": torch.ones(2, requires_grad=True)}
-    numpy = {"float64": np.float64(0.1), "float32": np.float32(0.5), "int64": np.int64(-3), "bool": np.bool_(True), "complex": np.complex128(1j),
-             "matrix": np.arange(6, dtype=np.float32).reshape(2, 3), "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    numpy = {"float64": np.float64(0.1), "float32": np.float32(0.5), "int64": np.int64(-3), "bool": np.bool_(True),
+             "complex": np.complex128(1j), "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+             "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
              "big-endian": np.arange(3, dtype=">i4"), "half": np.arange(3, dtype=np.float16), "flags": np.array([True, False]),
              "number": np.array(2.5), "none": np.zeros((0, 2)), "complex array": np.array([1 + 2j])}
     return {"dtypes": dtypes, "strided": strided, "nested": nested, "numpy": numpy, "state": module.state_dict(),

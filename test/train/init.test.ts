@@ -147,9 +147,18 @@ describe('weights that cannot be used are refused before the run folder is made'
     ['a number', 3, /holds no weights/],
     ['one tensor', x, /holds no weights/],
     ['a checkpoint of the authors without weights', { SiT_model: {} }, /there are no weights in it/],
-    ['another network', { 'conv1.weight': x }, /init '.*start.pth': The state dict does not fit VisionTransformer. missing: cls_token, pos_embed/],
-    ['another number of channels', newModel(1, 3).stateDict(), /backbone.patch_embed.proj.weight \(expected \[128, 1, 4, 4\], received \[128, 3, 4, 4\]\)/],
-    ['a head alone', { 'head_recons.mlp.0.weight': x }, /init '.*': The state dict does not fit GroupMaskedModel. missing: backbone.cls_token/],
+    [
+      'another network', { 'conv1.weight': x },
+      /init '.*start.pth': The state dict does not fit VisionTransformer. missing: cls_token, pos_embed/
+    ],
+    [
+      'another number of channels', newModel(1, 3).stateDict(),
+      /backbone.patch_embed.proj.weight \(expected \[128, 1, 4, 4\], received \[128, 3, 4, 4\]\)/
+    ],
+    [
+      'a head alone', { 'head_recons.mlp.0.weight': x },
+      /init '.*': The state dict does not fit GroupMaskedModel. missing: backbone.cls_token/
+    ],
     ['no file of weights', Buffer.from('a letter'), /Cannot read '.*start.pth': it is no file of torch.save/]
   ]
   it.each(cases)('%s', async (_, content, message) => {
@@ -167,7 +176,9 @@ describe('weights that cannot be used are refused before the run folder is made'
   it('a file that is not there, a folder without a run, a text that is empty', async () => {
     const { images, out, settings } = await small()
     const config = { ...settings, images, out: out('a') }
-    await expect(pretrain({ ...config, init: out('none.pth') })).rejects.toThrow(/a file of weights or the folder of a run for init, received '.*none.pth'/)
+    await expect(pretrain({ ...config, init: out('none.pth') })).rejects.toThrow(
+      /a file of weights or the folder of a run for init, received '.*none.pth'/
+    )
     await expect(pretrain({ ...config, init: images })).rejects.toThrow(/has no weights: neither/)
     await expect(pretrain({ ...config, init: '' })).rejects.toThrow(/a text that is not empty for init/)
     expect(existsSync(out('a'))).toBe(false)
