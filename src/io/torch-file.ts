@@ -34,6 +34,7 @@ const setStorage = operator('aten::set_', 'source_Tensor_storage_offset')
 const CHUNK = 2 ** 22
 // Python itself can save no deeper ones.
 const MAX_DEPTH = 500
+const MAX_MESSAGE = 1000
 
 /**
  * What a dict, a list, ... of Python becomes here; the same object in two places stays the same, also where it holds itself.
@@ -165,7 +166,8 @@ async function withArchive<T>(
     return await use(await readArchive(file, options.inert ?? []), file)
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
-    throw new InputError(`Cannot read '${path}': ${error.message}`)
+    // Names in it are the file's: they may be long, and may hold what a terminal would obey.
+    throw new InputError(`Cannot read '${path}': ${error.message.replace(/\p{Cc}/gu, '?').slice(0, MAX_MESSAGE)}`)
   } finally {
     await file.close()
   }

@@ -118,6 +118,21 @@ describe('gmml pretrain', () => {
     expect(JSON.parse(await readFile(join(folder, 'run/config.json'), 'utf8'))).toMatchObject({ epochs: 1, batchSize: 16, model: 'vit_micro' })
   })
 
+  it('starts from the weights of a run, and says so where there are none', async () => {
+    const folder = await temporaryFolder()
+    const [first, second] = [join(folder, 'first'), join(folder, 'second')]
+    const one = await gmml(['pretrain', train, '--out', first, ...quick, '--epochs', '1'])
+    expect(one.code, one.stderr).toBe(0)
+    const missing = await gmml(['pretrain', train, '--out', second, ...quick, '--init', join(folder, 'none.pth')])
+    expect(missing).toMatchObject({ code: 1, stderr: expect.stringMatching(/a file of weights or the folder of a run for init/) as string })
+    expect(existsSync(second)).toBe(false)
+    const two = await gmml(['pretrain', train, '--out', second, ...quick, '--epochs', '1', '--init', first])
+    expect(two.code, two.stderr).toBe(0)
+    expect(JSON.parse(await readFile(join(second, 'config.json'), 'utf8'))).toMatchObject({ init: first })
+    const losses = async (run: string) => (await metrics(run)).filter((line) => 'loss' in line).map(({ loss }) => Number(loss))
+    expect((await losses(second))[0]).toBeLessThan((await losses(first))[0]!)
+  })
+
   it('trains on photographs, leaves a broken one out and names it', async () => {
     const folder = await temporaryFolder()
     await photos(join(folder, 'photos'), 12)

@@ -20,7 +20,9 @@ async function example(name: string, ...args: string[]): Promise<string> {
 
 describe('examples', () => {
   it('are all run here', async () => {
-    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'regression.ts', 'tensors.ts', 'timm.ts'])
+    expect((await readdir(join(root, 'examples'))).sort()).toEqual([
+      'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'tensors.ts', 'timm.ts'
+    ])
   })
 
   it('tensors', async () => {
@@ -40,6 +42,18 @@ describe('examples', () => {
     expect(output).toContain('12 blocks of width 192, images of 224 x 224, 1000 classes')
     expect(output).toContain('tokens [2, 61, 192], of them patches [2, 60, 192]\nfeatures [2, 192]')
     expect(JSON.parse(/for timm: (.*)/.exec(output)![1]!)).toMatchObject({ img_size: [96, 160], in_chans: 4, num_classes: 0, num_heads: 3 })
+  })
+
+  it('pytorch-weights', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'gmml-example-'))
+    try {
+      const output = await example('pytorch-weights', join(folder, 'training.pth'))
+      expect(output).toMatch(/model: 4 tensors, 0.weight is float32 \[16, 4\]/)
+      expect(output).toMatch(/goes on after step 3 at lr 0.01/)
+      expect(await readdir(folder)).toEqual(['training.pth'])
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
   })
 
   it('pretrain', async () => {

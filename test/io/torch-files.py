@@ -1,6 +1,6 @@
-"""Files of torch.save for the tests: torch-files.py write FOLDER | read FILE.
+"""Files of torch.save for the tests: torch-files.py write FOLDER | read FILE...
 
-`write` makes files in every way that matters and prints what is in each; `read` prints what torch.load finds in a file. Both print JSON in
+`write` makes files in every way that matters and prints what is in each; `read` prints what torch.load finds in files. Both print JSON in
 which a tensor is its dtype, shape, strides, offset, bytes, and the number of the memory that it lies in.
 """
 import argparse
@@ -91,8 +91,9 @@ def contents() -> dict:
               "args": argparse.Namespace(lr=5e-4, model="vit_small", drop=None, scales=(0.25, 1.0), nested=argparse.Namespace(a=1)),
               "parameter": torch.nn.Parameter(torch.ones(2)), "frozen parameter": torch.nn.Parameter(torch.ones(2), requires_grad=False),
               "leaf": torch.ones(2, requires_grad=True)}
-    numpy = {"float64": np.float64(0.1), "float32": np.float32(0.5), "int64": np.int64(-3), "bool": np.bool_(True), "complex": np.complex128(1j),
-             "matrix": np.arange(6, dtype=np.float32).reshape(2, 3), "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    numpy = {"float64": np.float64(0.1), "float32": np.float32(0.5), "int64": np.int64(-3), "bool": np.bool_(True),
+             "complex": np.complex128(1j), "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+             "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
              "big-endian": np.arange(3, dtype=">i4"), "half": np.arange(3, dtype=np.float16), "flags": np.array([True, False]),
              "number": np.array(2.5), "none": np.zeros((0, 2)), "complex array": np.array([1 + 2j])}
     return {"dtypes": dtypes, "strided": strided, "nested": nested, "numpy": numpy, "state": module.state_dict(),
@@ -117,7 +118,7 @@ def write(folder: pathlib.Path):
     print(json.dumps(described))
 
 
-def read(path: pathlib.Path):
+def read(path: pathlib.Path) -> dict:
     """What is found in each way of loading, which must be the same, and where the bytes lie."""
     ways = {"plain": {"weights_only": False}, "weights only": {"weights_only": True}, "mapped": {"weights_only": True, "mmap": True}}
     loaded = {name: torch.load(path, **options) for name, options in ways.items()}
@@ -126,9 +127,12 @@ def read(path: pathlib.Path):
     offsets = [reader.get_record_offset(name) for name in reader.get_all_records() if name.startswith("data/")]
     # A tensor of a state dict is an OrderedDict's.
     kinds = {key: type(value).__name__ for key, value in loaded["plain"].items()} if isinstance(loaded["plain"], dict) else {}
-    print(json.dumps({"found": described, "offsets": offsets, "kinds": kinds}))
+    return {"found": described, "offsets": offsets, "kinds": kinds}
 
 
 if __name__ == "__main__":
-    command, path = sys.argv[1:]
-    {"write": write, "read": read}[command](pathlib.Path(path))
+    command, *paths = sys.argv[1:]
+    if command == "write":
+        write(pathlib.Path(*paths))
+    else:
+        print(json.dumps([read(pathlib.Path(path)) for path in paths]))

@@ -17,13 +17,15 @@ const inFour = storage('0', p.int(4))
 const good = pickle(p.dict(p.text('w'), tensor(inFour, [2, 2])))
 const raw = (...values: (number | string)[]) =>
   pickle(Buffer.concat(values.map((value) => (typeof value === 'string' ? Buffer.from(value, 'latin1') : Buffer.from([value])))))
-const record = (name: string, data: Buffer | string, more: Partial<Record> = {}): Record => ({ name, data: Buffer.from(data as never), ...more })
+const record = (name: string, data: Buffer | string, more: Partial<Record> = {}): Record =>
+  ({ name, data: Buffer.from(data as never), ...more })
 const call = (module: string, name: string, ...args: Buffer[]) => archive(pickle(p.reduce(p.global(module, name), ...args)))
 const nestedLists = (depth: number) => pickle(Buffer.concat([Buffer.alloc(depth, ']'), Buffer.alloc(depth - 1, 'a')]))
 const view = (shape: number[], options: Parameters<typeof tensor>[2] = {}) => archive(pickle(tensor(inFour, shape, options)), { 0: four })
 const withStorage = (id: Buffer) => archive(pickle(tensor(Buffer.concat([id, Buffer.from('Q')]), [1])), { 0: four })
 const magic = Buffer.from('80028a0a6cfc9c46f9206aa850192e', 'hex')
-const legacy = (...parts: Buffer[]) => Buffer.concat([magic, pickle(p.int(1001)), pickle(p.dict(p.text('little_endian'), p.true)), ...parts])
+const legacy = (...parts: Buffer[]) =>
+  Buffer.concat([magic, pickle(p.int(1001)), pickle(p.dict(p.text('little_endian'), p.true)), ...parts])
 const length = (count: number) => {
   const bytes = Buffer.alloc(8)
   bytes.writeBigInt64LE(BigInt(count))
@@ -31,7 +33,8 @@ const length = (count: number) => {
 }
 const encodedBytes = p.reduce(p.global('_codecs', 'encode'), p.text('abcdefgh'), p.text('latin1'))
 const float64 = p.reduce(p.global('numpy', 'dtype'), p.text('f8'), p.false, p.true)
-const emptyArray = p.reduce(p.global('numpy.core.multiarray', '_reconstruct'), p.global('numpy', 'ndarray'), p.tuple(p.int(0)), encodedBytes)
+const reconstruct = p.global('numpy.core.multiarray', '_reconstruct')
+const emptyArray = p.reduce(reconstruct, p.global('numpy', 'ndarray'), p.tuple(p.int(0)), encodedBytes)
 const numpyArray = (shape: number[], type: Buffer, data: Buffer) =>
   archive(pickle(emptyArray, p.tuple(p.int(1), p.tuple(...shape.map(p.int)), type, p.false, data), Buffer.from('b')))
 
@@ -91,8 +94,14 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'a path out of it': [zip([record('../../data.pkl', good)]), /broken zip archive: invalid relative path/],
   'an encrypted record': [zip([record('a/data.pkl', good, { flags: 1, method: 8 })]), /'a\/data.pkl' is encrypted/],
   'a compressed pickle': [zip([record('a/data.pkl', good, { method: 8 })]), /'a\/data.pkl' is compressed, which torch.save never does/],
-  'a bomb': [archive(pickle(tensor(storage('0', p.int(2 ** 22)), [1])), { 0: { data: Buffer.alloc(2 ** 24), method: 8 } }), /'a\/data\/0' is compressed/],
-  'a pickle of other bytes than its checksum': [zip([record('a/data.pkl', good, { crc: 77 })]), /'a\/data.pkl' is damaged: the checksum is another/],
+  'a bomb': [
+    archive(pickle(tensor(storage('0', p.int(2 ** 22)), [1])), { 0: { data: Buffer.alloc(2 ** 24), method: 8 } }),
+    /'a\/data\/0' is compressed/
+  ],
+  'a pickle of other bytes than its checksum': [
+    zip([record('a/data.pkl', good, { crc: 77 })]),
+    /'a\/data.pkl' is damaged: the checksum is another/
+  ],
   'a pickle longer than the file': [zip([record('a/data.pkl', good, { size: 900_000_000 })]), /broken|beyond the file/],
   'a pickle of gigabytes': [zip([record('a/data.pkl', good, { size: 3_000_000_000 })]), /3000000000 bytes, more than|broken/],
   'a byte order of its own': [archive(good, { 0: four }, [record('a/byteorder', 'middle')]), /its byte order is 'middle'/],
@@ -100,18 +109,29 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'no data': [archive(good), /it lacks the data of storage '0' \(record 'a\/data\/0'\)/],
   'too few data': [archive(good, { 0: four.subarray(4) }), /storage '0' has 12 bytes where 16 are needed/],
   'too many data': [archive(good, { 0: Buffer.alloc(20) }), /storage '0' has 20 bytes where 16 are needed/],
-  'data longer than the file': [archive(pickle(tensor(storage('0', p.int(1e9)), [1])), { 0: { data: four, size: 4e9 } }), /beyond the file|broken/],
-  'a key that climbs': [archive(pickle(tensor(storage('../data.pkl', p.int(4)), [1])), { 0: four }), /it lacks the data of storage '..\/data.pkl'/],
+  'data longer than the file': [
+    archive(pickle(tensor(storage('0', p.int(1e9)), [1])), { 0: { data: four, size: 4e9 } }),
+    /beyond the file|broken/
+  ],
+  'a key that climbs': [
+    archive(pickle(tensor(storage('../data.pkl', p.int(4)), [1])), { 0: four }),
+    /it lacks the data of storage '..\/data.pkl'/
+  ],
   'a negative length': [archive(pickle(tensor(storage('0', p.int(-4)), [1])), { 0: four }), /illegal reference to a storage/],
-  'a length beyond counting': [archive(pickle(tensor(storage('0', p.long(2n ** 62n)), [1])), { 0: four }), /illegal reference to a storage/],
+  'a length beyond counting': [
+    archive(pickle(tensor(storage('0', p.long(2n ** 62n)), [1])), { 0: four }),
+    /illegal reference to a storage/
+  ],
   'a length whose bytes are beyond counting': [
     archive(pickle(tensor(storage('0', p.long(2n ** 52n)), [1])), { 0: four }), /storage '0' has more bytes than can be counted/
   ],
   'a type of storage that is unknown': [
-    archive(pickle(tensor(storage('0', p.int(4), p.global('torch', 'TapeStorage')), [1]))), /of the type 'torch.TapeStorage', which is not supported/
+    archive(pickle(tensor(storage('0', p.int(4), p.global('torch', 'TapeStorage')), [1]))),
+    /of the type 'torch.TapeStorage', which is not supported/
   ],
   'quantized storage': [
-    archive(pickle(tensor(storage('0', p.int(4), p.global('torch', 'QInt8Storage')), [1]))), /QInt8Storage', which is not supported: dequantize\(\)/
+    archive(pickle(tensor(storage('0', p.int(4), p.global('torch', 'QInt8Storage')), [1]))),
+    /QInt8Storage', which is not supported: dequantize\(\)/
   ],
   'two descriptions of one storage': [
     archive(pickle(p.list(tensor(inFour, [1]), tensor(storage('0', p.int(2)), [1]))), { 0: four }), /storage '0' has two descriptions/
@@ -125,9 +145,14 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   ],
   'a reference to no storage': [withStorage(p.text('0')), /protocol 0|no storage/],
   'a reference to another kind': [withStorage(p.tuple(p.text('file'), p.text('/etc/passwd'))), /refers to 'file', which is no storage/],
-  'a reference of three parts': [withStorage(p.tuple(p.text('storage'), p.global('torch', 'FloatStorage'), p.text('0'))), /illegal reference/],
+  'a reference of three parts': [
+    withStorage(p.tuple(p.text('storage'), p.global('torch', 'FloatStorage'), p.text('0'))),
+    /illegal reference/
+  ],
   'a storage in a storage': [
-    withStorage(p.tuple(p.text('storage'), p.global('torch', 'FloatStorage'), p.text('0'), p.text('cpu'), p.int(4), p.tuple(p.text('v'), p.int(0), p.int(1)))),
+    withStorage(p.tuple(
+      p.text('storage'), p.global('torch', 'FloatStorage'), p.text('0'), p.text('cpu'), p.int(4), p.tuple(p.text('v'), p.int(0), p.int(1))
+    )),
     /storages within storages/
   ],
   // Tensors that reach out of their storage.
@@ -144,7 +169,8 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'sizes that are texts': [view([1], { sizes: p.tuple(p.text('1')) }), /illegal arguments/],
   'a hundred dimensions': [view(Array<number>(100).fill(1)), /illegal arguments/],
   'more elements than can be counted': [
-    view([1, 1], { sizes: p.tuple(p.long(2n ** 40n), p.long(2n ** 40n)), strides: p.tuple(p.int(0), p.int(0)) }), /more elements than can be counted/
+    view([1, 1], { sizes: p.tuple(p.long(2n ** 40n), p.long(2n ** 40n)), strides: p.tuple(p.int(0), p.int(0)) }),
+    /more elements than can be counted/
   ],
   'nothing times more than can be counted': [
     view([0, 1, 1], { sizes: p.tuple(p.int(0), p.long(2n ** 40n), p.long(2n ** 40n)) }), /more elements than can be counted/
@@ -153,15 +179,24 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'a tensor in a file of its own making': [archive(pickle(tensor(p.dict(p.text('byteLength'), p.int(99)), [1]))), /illegal arguments/],
   'a tensor without arguments': [archive(pickle(p.reduce(rebuild))), /illegal arguments/],
   'integers that require grad': [
-    archive(pickle(p.reduce(rebuild, storage('0', p.int(2), p.global('torch', 'LongStorage')), p.int(0), p.tuple(p.int(2)), p.tuple(p.int(1)), p.true)), { 0: four }),
+    archive(
+      pickle(
+        p.reduce(rebuild, storage('0', p.int(2), p.global('torch', 'LongStorage')), p.int(0), p.tuple(p.int(2)), p.tuple(p.int(1)), p.true)
+      ),
+      { 0: four }
+    ),
     /a tensor of int64 that requires grad/
   ],
-  'a parameter of no tensor': [call('torch._utils', '_rebuild_parameter', p.text('x'), p.true, p.none), /'torch._utils._rebuild_parameter' with 'x' for a tensor/],
+  'a parameter of no tensor': [
+    call('torch._utils', '_rebuild_parameter', p.text('x'), p.true, p.none),
+    /'torch._utils._rebuild_parameter' with 'x' for a tensor/
+  ],
   'a sparse tensor': [call('torch._utils', '_rebuild_sparse_tensor', p.none, p.none), /sparse tensors are not read: to_dense\(\)/],
   'a quantized tensor': [call('torch._utils', '_rebuild_qtensor', p.none), /quantized tensors are not read: dequantize\(\)/],
   'a tensor on meta': [call('torch._utils', '_rebuild_meta_tensor_no_storage', p.none), /on the device meta, which has no data/],
   'a subclass by a call that is not allowed': [
-    call('torch._tensor', '_rebuild_from_type_v2', p.global('os', 'system'), p.none, p.tuple(p.text('id')), p.none), /with os.system, which is not allowed/
+    call('torch._tensor', '_rebuild_from_type_v2', p.global('os', 'system'), p.none, p.tuple(p.text('id')), p.none),
+    /with os.system, which is not allowed/
   ],
   // Pickles that are none.
   'an empty pickle': [archive(Buffer.alloc(0)), /its pickle ends in the middle/],
@@ -193,7 +228,10 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'a length without content': [call('builtins', 'bytearray', p.int(2_000_000_000)), /'builtins.bytearray' with illegal arguments/],
   'bytes beyond bytes': [call('_codecs', 'encode', p.text('☃'), p.text('latin1')), /'_codecs.encode' with illegal arguments/],
   'a set of a number': [call('builtins', 'set', p.int(3)), /'builtins.set' with illegal arguments/],
-  'a dict of triples': [call('collections', 'OrderedDict', p.list(p.tuple(p.none, p.none, p.none))), /'collections.OrderedDict' with illegal arguments/],
+  'a dict of triples': [
+    call('collections', 'OrderedDict', p.list(p.tuple(p.none, p.none, p.none))),
+    /'collections.OrderedDict' with illegal arguments/
+  ],
   'lists in lists in lists': [archive(nestedLists(100_000)), /nested deeper than 500 levels/],
   // Arrays of NumPy.
   'an array larger than its bytes': [numpyArray([1000], float64, encodedBytes), /bytes do not fit its shape/],
@@ -210,8 +248,14 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
   'an old file with too few data': [
     legacy(pickle(tensor(inFour, [1])), pickle(p.list(p.text('0'))), length(4), four.subarray(1)), /data of storage '0' end beyond the file/
   ],
-  'an old file with another length': [legacy(pickle(tensor(inFour, [1])), pickle(p.list(p.text('0'))), length(5), four, four), /has 5 elements where 4/],
-  'an old file with a storage too many': [legacy(pickle(p.none), pickle(p.list(p.text('0')))), /lists the storage '0', which no tensor is in/],
+  'an old file with another length': [
+    legacy(pickle(tensor(inFour, [1])), pickle(p.list(p.text('0'))), length(5), four, four),
+    /has 5 elements where 4/
+  ],
+  'an old file with a storage too many': [
+    legacy(pickle(p.none), pickle(p.list(p.text('0')))),
+    /lists the storage '0', which no tensor is in/
+  ],
   'an old file with a storage twice': [
     legacy(pickle(tensor(inFour, [1])), pickle(p.list(p.text('0'), p.text('0'))), length(4), four), /lists the storage '0' twice/
   ],
@@ -228,7 +272,7 @@ async function refuse(content: Buffer, message: RegExp | string): Promise<void> 
     expect((error as Error).message).toContain(`Cannot read '${path}': `)
     expect((error as Error).message).toMatch(message)
   }
-  expect(memory().tensors).toBe(before)
+  expect(memory().tensors).toBeLessThanOrEqual(before)
 }
 
 describe('a pickle that calls what is not allowed is refused by its name', () => {
@@ -237,15 +281,19 @@ describe('a pickle that calls what is not allowed is refused by its name', () =>
   })
 })
 
+it('a name in an error is neither long nor obeyed by a terminal', async () => {
+  await refuse(call('\x1b[2Jos', 'x'.repeat(100_000)), /its pickle calls '\?\[2Jos\.x{900,1000}$/)
+})
+
 describe('files that are wrong or hostile are refused, and nothing is allocated:', () => {
   it.each(Object.entries(files))('%s', (_, [content, message]) => refuse(content, message))
 
   it('damaged data, which are seen when they are read', async () => {
     const path = join(await temporaryFolder(), 'damaged.pth')
     await writeFile(path, archive(good, { 0: { data: four, crc: 5 } }))
-    const before = memory()
+    const before = memory().tensors
     await expect(loadTorch(path)).rejects.toThrow(/data of storage '0' are damaged: the checksum is another/)
-    expect(memory()).toEqual(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 
   it('big-endian data of which it is not known what they are', async () => {
@@ -254,9 +302,9 @@ describe('files that are wrong or hostile are refused, and nothing is allocated:
     const rest = [p.int(0), p.tuple(p.int(2)), p.tuple(p.int(1)), p.false, p.none, p.global('torch', 'uint16')]
     const value = pickle(p.reduce(p.global('torch._utils', '_rebuild_tensor_v3'), untyped, ...rest))
     await writeFile(path, archive(value, { 0: four }, [record('a/byteorder', 'big')]))
-    const before = memory()
+    const before = memory().tensors
     await expect(loadTorch(path)).rejects.toThrow(/untyped storage '0' is of a big-endian machine/)
-    expect(memory()).toEqual(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
     await writeFile(path, archive(value, { 0: four }))
     expect((await loadTorch<Tensor>(path)).shape).toEqual([2])
   })
@@ -287,7 +335,8 @@ describe('what looks bad and is not', () => {
   })
 
   it('instances of dangerous classes: data, whatever Python would make of them', async () => {
-    const popen = Buffer.concat([p.make(p.global('subprocess', 'Popen'), p.text('id')), p.dict(p.text('returncode'), p.int(0)), Buffer.from('b')])
+    const made = p.make(p.global('subprocess', 'Popen'), p.text('id'))
+    const popen = Buffer.concat([made, p.dict(p.text('returncode'), p.int(0)), Buffer.from('b')])
     const found = await load<ForeignObject>(archive(pickle(popen)))
     expect(found).toBeInstanceOf(ForeignObject)
     expect(found).toMatchObject({ module: 'subprocess', name: 'Popen', args: ['id'], state: { returncode: 0 } })
@@ -318,13 +367,16 @@ describe('files that were changed at random', () => {
     const folder = await temporaryFolder()
     const x = torch.arange(12, { dtype: 'float32' }).reshape([3, 4])
     const whole = join(folder, 'whole.pth')
-    await saveTorch(whole, { x, y: x.t(), list: [1, 2.5, 'text', null, new Set([1]), new Map([[1, 2n ** 60n]])], b: new Uint8Array([1, 2]) })
+    const list = [1, 2.5, 'text', null, new Set([1]), new Map([[1, 2n ** 60n]])]
+    await saveTorch(whole, { x, y: x.t(), list, b: new Uint8Array([1, 2]) })
     const original = await readFile(whole)
     const changed = join(folder, 'changed.pth')
     // Without the checksums, so that what is wrong gets as far as it can.
     const end = original.readUInt32LE(original.length - 6)
     const unchecked = Buffer.from(original)
-    for (let at = end; unchecked.readUInt32LE(at) === 0x02014b50; at += 46 + unchecked.readUInt16LE(at + 28)) unchecked.writeUInt32LE(0, at + 16)
+    for (let at = end; unchecked.readUInt32LE(at) === 0x02014b50; at += 46 + unchecked.readUInt16LE(at + 28)) {
+      unchecked.writeUInt32LE(0, at + 16)
+    }
     let refused = 0
     let read = 0
     const change = fc.array(fc.tuple(fc.nat(original.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 })
@@ -337,7 +389,7 @@ describe('files that were changed at random', () => {
         const result: unknown = await loadTorch(changed).catch((error: unknown) => error)
         if (result instanceof Error) {
           expect(result).toBeInstanceOf(InputError)
-          expect(memory().tensors).toBe(tensors)
+          expect(memory().tensors).toBeLessThanOrEqual(tensors)
           refused++
         } else {
           read++

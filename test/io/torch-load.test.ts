@@ -53,7 +53,8 @@ describe('what Python saves is read: values, strides, shared memory', () => {
   })
 
   it('but not tensors in protocol 0, which PyTorch itself cannot read', async () => {
-    await expect(loadTorch(file('tied-protocol0'))).rejects.toThrow(/tied-protocol0.pth': its tensors are in protocol 0, which PyTorch cannot read either/)
+    const reason = /tied-protocol0.pth': its tensors are in protocol 0, which PyTorch cannot read either/
+    await expect(loadTorch(file('tied-protocol0'))).rejects.toThrow(reason)
   })
 
   it('covers every file that was written', () => {
@@ -113,9 +114,10 @@ describe('JavaScript', () => {
   it('learns what is in a file without reading the tensors', async () => {
     const { tensors } = memory()
     const found = await inspectTorch<Record<string, TensorInfo>>(file('strided'))
-    expect(memory().tensors).toBe(tensors)
+    expect(memory().tensors).toBeLessThanOrEqual(tensors)
     expect(found['transposed']).toEqual(new TensorInfo('float32', [5, 4, 3], [1, 5, 20], 'cpu', false))
-    expect(await inspectTorch(file('nested-legacy'))).toMatchObject({ parameter: { requiresGrad: true, shape: [2] }, text: 'naïve ☃ 🦉' })
+    const nested = await inspectTorch(file('nested-legacy'))
+    expect(nested).toMatchObject({ parameter: { requiresGrad: true, shape: [2] }, text: 'naïve ☃ 🦉' })
     expect(await inspectTorch(file('numpy'))).toMatchObject({ matrix: { dtype: 'float32', shape: [2, 3] }, float64: 0.1 })
   })
 })

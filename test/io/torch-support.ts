@@ -7,8 +7,8 @@ import type { Tensor } from '../../src/torch/index.js'
 import { runPython } from '../parity/python.js'
 
 /** Runs `torch-files.py`. */
-export const torchFiles = async <T>(command: 'write' | 'read', path: string): Promise<T> =>
-  JSON.parse(await runPython(join(import.meta.dirname, 'torch-files.py'), command, path)) as T
+export const torchFiles = async <T>(command: 'write' | 'read', ...paths: string[]): Promise<T> =>
+  JSON.parse(await runPython(join(import.meta.dirname, 'torch-files.py'), command, ...paths)) as T
 
 const storageOffset = torch.operator('aten::storage_offset')
 

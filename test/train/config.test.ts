@@ -25,6 +25,7 @@ describe('the settings', () => {
   it.each<[setting: Record<string, unknown>, message: RegExp]>([
     [{ images: undefined }, /^Expected a string for images, received undefined$/],
     [{ images: '' }, /^Expected a text that is not empty for images, received ''$/],
+    [{ init: 3 }, /^Expected a string for init, received 3$/],
     [{ model: 'vit_giant' }, /^Expected one of vit_micro, vit_tiny, vit_small, vit_base, vit_large for model, received 'vit_giant'$/],
     [{ epochs: 0 }, /^Expected a number of at least 1 for epochs, received 0$/],
     [{ epochs: 1.5 }, /^Expected an integer for epochs, received 1.5$/],
