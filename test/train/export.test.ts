@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
@@ -76,12 +76,19 @@ describe('exportBackbone refuses', () => {
     await mkdir(taken)
     await writeFile(join(taken, 'notes.txt'), 'mine')
     const attempt = (to: ExportRequest['to'], out: string, force?: boolean) => exportBackbone(run.path, { to, out, force })
-    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Overwrite it \(force\), or choose another place/)
+    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Write there all the same \(force\), or choose another place/)
     await expect(attempt('onnx', taken, true)).rejects.toThrow(/a file's path for out, received 'the folder /)
     await expect(attempt('timm', run.config, true)).rejects.toThrow(/a folder's path for out, received 'the file /)
-    await expect(attempt('huggingface', taken)).rejects.toThrow(/is not empty/)
+    await expect(attempt('huggingface', taken)).rejects.toThrow(/is there already/)
     await expect(attempt('huggingface', run.path, true)).rejects.toThrow(/is the folder of a run/)
     await expect(attempt('pytorch', source, true)).rejects.toThrow(/is what is exported/)
+    await expect(attempt('timm', '')).rejects.toThrow(/a path for out, received ''/)
+    // Also by another name.
+    await symlink(source, join(run.path, 'model.safetensors'))
+    await expect(exportBackbone(join(run.path, 'model.safetensors'), { to: 'onnx', out: source, force: true })).rejects.toThrow(/is what is exported/)
+    const folder = (await exportBackbone(run.path, { to: 'timm' })).path
+    const again = exportBackbone(join(folder, 'model.safetensors'), { to: 'huggingface', out: folder, force: true })
+    await expect(again).rejects.toThrow(/is what is exported/)
     expect(await readdir(taken)).toEqual(['notes.txt'])
     expect(await readFile(run.config, 'utf8')).toBe('{}\n')
     await attempt('huggingface', taken, true)

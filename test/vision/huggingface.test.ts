@@ -33,6 +33,9 @@ describe('a ViTModel is refused', () => {
     'with patches that are not square': [{ ...config, patch_size: [4, 2] }, state, /square patch for patch_size of the config, received \[ 4, 2 \]/],
     'with half a layer': [{ ...config, num_hidden_layers: 0.5 }, state, /positive integer for num_hidden_layers of the config/],
     'with a text for a size': [{ ...config, image_size: '8' }, state, /one or two positive integers for image_size of the config/],
+    'with a million layers': [{ ...config, num_hidden_layers: 1e6 }, state, /about 4192 elements, as many as its tensors have for the config, received 'one of 3072000\d+'/],
+    'with a width that no memory has': [{ ...config, hidden_size: 2 ** 40, num_attention_heads: 1 }, state, /about 4192 elements/],
+    'for an image that no memory has': [{ ...config, image_size: 2 ** 30 }, state, /about 4192 elements/],
     'with an epsilon below 0': [{ ...config, layer_norm_eps: -1 }, state, /layer_norm_eps/],
     'without tensors': [config, null, /tensors by name for the state dict, received null/],
     'with an array for a tensor': [config, { ...state, 'classifier.weight': [1] }, /a Tensor for 'classifier.weight'/],
@@ -50,6 +53,11 @@ describe('a ViTModel is refused', () => {
     expect(attempt).toThrow(InputError)
     expect(attempt).toThrow(message)
     expect(memory().tensors).toBe(before)
+  })
+
+  it('that is none of ours', async () => {
+    expect(() => toHuggingFace({} as never)).toThrow(/a VisionTransformer for the model, received {}/)
+    await expect(saveHuggingFace('nowhere', null as never)).rejects.toThrow(/a VisionTransformer for the model, received null/)
   })
 
   it('with heads that do not divide the width', () => {

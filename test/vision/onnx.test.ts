@@ -116,6 +116,7 @@ describe('exportOnnx', () => {
       await expect(attempt).rejects.toThrow(InputError)
       await expect(attempt).rejects.toThrow(message)
     }
+    await expect(exportOnnx(path, { options: {} } as never)).rejects.toThrow(/a VisionTransformer for the model/)
     await expect(exportOnnx(join(folder, 'none/model.onnx'), model)).rejects.toThrow(/ENOENT/)
     expect(await readdir(folder)).toEqual([])
     expect(memory().tensors).toBe(before)
