@@ -52,7 +52,7 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
     const shown = Array.isArray(fallback) ? fallback.join(',') : String(fallback)
     const help = `${field.description ?? ''}${fallback === undefined || type === 'boolean' ? '' : ` (default: ${shown})`}`
     if (type === 'boolean') {
-      command.addOption(new Option(`--${kebab(name)}`, help))
+      command.addOption(fallback === true ? new Option(`--no-${kebab(name)}`, `no ${help}`) : new Option(`--${kebab(name)}`, help))
       continue
     }
     const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', string: 'folder', custom: name }

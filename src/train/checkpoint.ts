@@ -20,6 +20,10 @@ const encoderSchema = z.strictObject({
   imageSize: z.tuple([size, size]),
   patchSize: size,
   channels: size,
+  /** Left out where there are none, as in files of before there were any. */
+  registerTokens: size.optional(),
+  /** Left out where there is one. */
+  classToken: z.literal(false).optional(),
   /** What the encoder's images are normalised with. */
   mean: perChannel,
   std: perChannel
@@ -132,8 +136,10 @@ export async function exportEncoder(run: RunFolder, backbone: VisionTransformer,
 
 /** Builds the encoder that a description names, at random initialisation. */
 export function buildEncoder(description: EncoderDescription, options: { readonly dropPath?: number } = {}): VisionTransformer {
-  const { model, imageSize, patchSize, channels } = description
-  return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...options })
+  const { model, imageSize, patchSize, channels, registerTokens = 0, classToken = true } = description
+  // The reconstruction sees the tokens themselves, so the norm stays before pooling, where it is trained.
+  const tokens = { registerTokens, classToken, fcNorm: false }
+  return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...tokens, ...options })
 }
 
 async function withWeights<T>(path: string, use: (tensors: StateDict, encoder: EncoderDescription) => T): Promise<T> {

@@ -22,6 +22,8 @@ export const pretrainSchema = z.strictObject({
   model: z.enum(names).default('vit_small').describe('encoder'),
   imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX images)'),
   patchSize: positiveInteger.optional().describe('side of a patch in pixels (default: 16, or 4 for views of up to 64 pixels)'),
+  registerTokens: z.int().min(0).default(0).describe('register tokens before those of the patches'),
+  classToken: z.boolean().default(true).describe('CLS token before those of the patches'),
   epochs: positiveInteger.default(100).describe('passes over the images (the paper: 800)'),
   batchSize: positiveInteger.default(64).describe('images per step, each with two crops'),
   lr: z.number().positive().default(5e-4).describe('learning rate for 256 images per step; scaled with the batch size'),

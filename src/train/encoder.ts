@@ -16,5 +16,8 @@ export function describeEncoder(config: PretrainConfig, source: ImageSource, sta
     if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)
     if (length % patchSize) throw expected(`a divisor of the image size ${imageSize.join(' x ')}`, 'patchSize', patchSize)
   }
-  return { model: config.model, imageSize, patchSize, channels: source.channels, mean: [...statistics.mean], std: [...statistics.std] }
+  const { model, registerTokens, classToken } = config
+  const { channels } = source
+  const tokens = { ...(registerTokens && { registerTokens }), ...(!classToken && { classToken }) }
+  return { model, imageSize, patchSize, channels, ...tokens, mean: [...statistics.mean], std: [...statistics.std] }
 }

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { Loader, openImages } from '../../src/data/index.js'
 import { extractFeatures, pixelFeatures, reconstructionError } from '../../src/evaluate/index.js'
 import * as torch from '../../src/torch/index.js'
+import { VisionTransformer } from '../../src/vision/index.js'
 import { folderWith, noise } from '../data/support.js'
 import { stripes, tinyEncoder, tinyModel } from './support.js'
 
@@ -24,6 +25,21 @@ describe('extractFeatures', () => {
       expect(mean.sub(tokens.narrow(1, 1, 4).mean(1)).abs().max().item()).toBeLessThan(1e-5)
     }
     expect(cls!.requiresGrad).toBe(false)
+  })
+
+  it.each([{ fcNorm: true }, { fcNorm: false }])('gives the patches alone where there is no CLS token, with %o', async (norm) => {
+    const tokens = { classToken: false, registerTokens: 2, ...norm }
+    const model = torch.scope(() => new VisionTransformer({ ...tinyEncoder().options, ...tokens, pool: 'avg' }))
+    torch.noGrad(() => model.parameters().forEach((parameter) => parameter.add_(torch.randn(parameter.shape).mul(0.1))))
+    const loader = await loaderOf(await stripes(5))
+    const { cls, mean } = await extractFeatures(model, loader)
+    expect(cls).toBe(null)
+    for await (const { images } of loader.all(5)) {
+      const patches = torch.noGrad(() => model.call(images)).narrow(1, 2, 4).mean(1)
+      const wanted = norm.fcNorm ? torch.layerNorm(patches, [8], { ...model.fc_norm, eps: 1e-6 }) : patches
+      expect(mean.sub(wanted).abs().max().item()).toBeLessThan(1e-5)
+      expect(mean.sub(patches).abs().max().item() > 1e-3).toBe(norm.fcNorm)
+    }
   })
 
   it('runs in evaluation mode, and leaves the mode as it was', async () => {

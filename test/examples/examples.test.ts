@@ -20,7 +20,8 @@ async function example(name: string, ...args: string[]): Promise<string> {
 
 describe('examples', () => {
   it('are all run here', async () => {
-    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'regression.ts', 'tensors.ts'])
+    const names = ['export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'regression.ts', 'tensors.ts', 'timm.ts']
+    expect((await readdir(join(root, 'examples'))).sort()).toEqual(names)
   })
 
   it('tensors', async () => {
@@ -33,6 +34,13 @@ describe('examples', () => {
   it('regression', async () => {
     const output = await example('regression')
     expect(Number(/sine without noise: ([\d.]+)/.exec(output)?.[1])).toBeLessThan(0.15)
+  })
+
+  it('timm', async () => {
+    const output = await example('timm')
+    expect(output).toContain('12 blocks of width 192, images of 224 x 224, 1000 classes')
+    expect(output).toContain('tokens [2, 61, 192], of them patches [2, 60, 192]\nfeatures [2, 192]')
+    expect(JSON.parse(/for timm: (.*)/.exec(output)![1]!)).toMatchObject({ img_size: [96, 160], in_chans: 4, num_classes: 0, num_heads: 3 })
   })
 
   it('pretrain', async () => {

@@ -4,7 +4,7 @@ import { corrupt, GroupMaskedModel, reconstructionBlocks } from '../../src/gmml/
 import { AdamW } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
 import { InputError, memory, type Tensor } from '../../src/torch/index.js'
-import { VisionTransformer } from '../../src/vision/index.js'
+import { VisionTransformer, type VisionTransformerOptions } from '../../src/vision/index.js'
 
 const size = { imageSize: [8, 12] as const, patchSize: 4, channels: 2, embedDim: 16, depth: 4, numHeads: 2 }
 const make = (options: ConstructorParameters<typeof GroupMaskedModel>[1] = {}) => new GroupMaskedModel(new VisionTransformer(size), options)
@@ -56,6 +56,45 @@ describe('reconstructionBlocks', () => {
       const exact = [...new Set([3, 4, 5, 6].map((sixths) => Math.floor((depth * sixths + 3) / 6)))].filter(Boolean)
       expect(reconstructionBlocks(depth)).toEqual(exact)
     }
+  })
+})
+
+describe('with other tokens than CLS before the patches', () => {
+  const variants: Record<string, Partial<VisionTransformerOptions>> = {
+    'registers': { registerTokens: 3 },
+    'registers without positions': { registerTokens: 3, noEmbedClass: true },
+    'none': { classToken: false },
+    'registers alone, norm before pooling': { classToken: false, registerTokens: 2, fcNorm: false },
+    'a classifier that takes no part': { numClasses: 3 }
+  }
+
+  it.each(Object.entries(variants))('%s: patches alone are reconstructed, and every parameter in use learns', (_, options) => {
+    torch.manualSeed(4)
+    const backbone = new VisionTransformer({ ...size, ...options })
+    const model = new GroupMaskedModel(backbone)
+    const tokens = backbone.call(corrupted, model.blocks)
+    expect(tokens.shape).toEqual([3, (options.classToken === false ? 0 : 1) + (options.registerTokens ?? 0) + 6, 16])
+    const ofPatches = tokens.narrow(1, tokens.shape[1]! - 6, 6)
+    expect(model.call(corrupted).equal(model.head_recons.call(ofPatches))).toBe(true)
+    expect(model.reconstruct(corrupted).shape).toEqual(clean.shape)
+
+    const parameters = model.parameters()
+    const optimizer = new AdamW(parameters, { lr: 3e-3 })
+    const losses = Array.from({ length: 60 }, () => {
+      const loss = model.loss(corrupted, clean, mask)
+      optimizer.zeroGrad()
+      loss.backward()
+      optimizer.step()
+      return loss.item()
+    })
+    expect(losses.at(-1)).toBeLessThan(0.9 * losses[0]!)
+    // Pooling and classifier are no part of pretraining.
+    const unused = backbone.options.fcNorm ? ['fc_norm.weight', 'fc_norm.bias'] : []
+    if (options.numClasses) unused.push('head.weight', 'head.bias')
+    const without = [...backbone.namedParameters()].filter(([, { grad }]) => !grad).map(([name]) => name)
+    expect(without).toEqual(unused)
+    optimizer.dispose()
+    model.dispose()
   })
 })
 

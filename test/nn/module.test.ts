@@ -106,6 +106,21 @@ describe('loadStateDict', () => {
     )
   })
 
+  it('tells of names that only a prefix keeps apart', () => {
+    const net = new Net()
+    const withPrefix = (prefix: string) => Object.fromEntries(Object.entries(copies(net)).map(([name, tensor]) => [prefix + name, tensor]))
+    expect(() => net.loadStateDict(withPrefix('module.'))).toThrow(
+      /missing: .*; the names begin with 'module\.', which this module's do not: give them without$/
+    )
+    expect(() => net.loadStateDict(withPrefix('model.backbone.'))).toThrow(/; the names begin with 'model\.backbone\.', which/)
+    const [part, whole] = [new Linear(2, 2), new ModuleList([new Linear(2, 2)])]
+    expect(() => whole.loadStateDict(part.stateDict())).toThrow(/; this module's names begin with '0\.', which the given ones do not: load into/)
+    expect(() => net.loadStateDict({ 'module.scale': net.scale, other: net.scale })).not.toThrow(/begin with/)
+    expect(() => net.loadStateDict({ state_dict: copies(net) } as never)).toThrow(
+      /a Tensor \(what is there holds tensors: give it alone\) for 'state_dict' of the state dict/
+    )
+  })
+
   it('copies values, converts their dtype, and tells what did not match where that is allowed', () => {
     const [net, source] = [new Net(), new Net()]
     torch.noGrad(() => source.scale.fill_(1.5))

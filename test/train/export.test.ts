@@ -21,17 +21,18 @@ const encoder: EncoderDescription = {
 const script = join(import.meta.dirname, 'load-exports.py')
 
 /** A run with checkpoints after steps 3 and 5, and an exported encoder if it is done. */
-async function finished(done = true): Promise<RunFolder> {
+async function finished(done = true, tokens: Partial<EncoderDescription> = {}): Promise<RunFolder> {
   const run = new RunFolder(join(await temporaryFolder(), 'run'))
   await run.create({})
   torch.manualSeed(1)
-  const model = perturb(new GroupMaskedModel(buildEncoder(encoder)))
+  const described = { ...encoder, ...tokens }
+  const model = perturb(new GroupMaskedModel(buildEncoder(described)))
   const state = { model, optimizer: new AdamW(model.parameters()), scaler: null }
   for (const step of [3, 5]) {
-    torch.noGrad(() => void model.backbone.cls_token!.fill_(step))
-    await saveCheckpoint(run, state, { step, epoch: 1 }, encoder)
+    torch.noGrad(() => void model.backbone.cls_token?.fill_(step))
+    await saveCheckpoint(run, state, { step, epoch: 1 }, described)
   }
-  if (done) await exportEncoder(run, model.backbone, encoder)
+  if (done) await exportEncoder(run, model.backbone, described)
   model.dispose()
   return run
 }
@@ -159,6 +160,23 @@ describe('exportBackbone', () => {
     expect({ mean, std }).toEqual({ mean: encoder.mean, std: encoder.std })
     const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
     for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(model.stateDict()[name]!.equal(tensor), name).toBe(true)
+  })
+
+  it.each([
+    ['registers', { registerTokens: 2 }, { reg_tokens: 2, class_token: true, global_pool: 'token' }],
+    ['no CLS token', { classToken: false }, { reg_tokens: 0, class_token: false, global_pool: 'avg', fc_norm: false }]
+  ] as const)('of an encoder with %s is refused by Hugging Face alone', async (_, tokens, described) => {
+    const run = await finished(true, tokens)
+    await expect(exportBackbone(run.path, { to: 'huggingface' })).rejects.toThrow(/for a ViTModel of Hugging Face's transformers/)
+    expect(await readdir(run.exported)).toEqual(['backbone.safetensors'])
+    for (const to of ['onnx', 'pytorch'] as const) await exportBackbone(run.path, { to })
+    const { path } = await exportBackbone(run.path, { to: 'timm' })
+    const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8')) as { model_args: object }
+    expect(config.model_args).toMatchObject(described)
+    const again = await loadEncoder(join(path, 'model.safetensors'))
+    expect(again.encoder).toEqual({ ...encoder, ...tokens })
+    const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
+    for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(again.backbone.stateDict()[name]!.equal(tensor), name).toBe(true)
   })
 
   it('for images of another size resamples the position embedding and nothing else', async () => {

@@ -9,7 +9,9 @@ import {
   type StepReport
 } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
+import { measureKnn } from '../../src/evaluate/index.js'
 import { folderWith, idx } from '../data/support.js'
+import { stripes } from '../evaluate/support.js'
 import { fillDisk, metricsOf, newestCheckpoint, photos, small } from './support.js'
 
 torch.setNumThreads(1)
@@ -101,6 +103,30 @@ describe('pretrain', () => {
     const losses = (await metricsOf(out('a'))).flatMap((line) => line['epochLoss'] ?? [])
     const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
     expect(mean(losses.slice(-5))).toBeLessThan(0.8 * mean(losses.slice(0, 3)))
+  })
+
+  it.each<[Partial<PretrainConfigInput>, object, string[]]>([
+    [{ registerTokens: 2 }, { registerTokens: 2 }, ['cls', 'mean']],
+    [{ classToken: false }, { classToken: false }, ['mean']],
+    [{ registerTokens: 3, classToken: false }, { registerTokens: 3, classToken: false }, ['mean']],
+    [{ registerTokens: 0, classToken: true }, {}, ['cls', 'mean']]
+  ])('with %o, which its files know', async (tokens, described, features) => {
+    const { images, out, settings } = await small()
+    const { tensors } = torch.memory()
+    const run = out('a')
+    await pretrain({ ...settings, ...tokens, images, out: run, knnEvery: 1 })
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    const { encoder, backbone } = await loadEncoder(join(run, 'exported/backbone.safetensors'))
+    expect(encoder).toEqual({ model: 'vit_micro', imageSize: [8, 8], patchSize: 4, channels: 1, ...described, mean: encoder.mean, std: encoder.std })
+    const { registerTokens = 0, classToken = true } = tokens
+    expect(backbone.numPrefixTokens).toBe(registerTokens + Number(classToken))
+    expect(Object.keys(backbone.stateDict()).slice(0, 3).includes('cls_token')).toBe(classToken)
+    // The norm is one that pretraining has trained.
+    expect(backbone.stateDict()['norm.weight']!.eq(1).all().item()).toBe(false)
+    backbone.dispose()
+    expect(Object.keys(await measureKnn({ subject: run, train: images, test: await stripes(12), k: 3 }))).toEqual(features)
+    expect((await pretrain({ images, out: run, resume: true, epochs: 3 })).status).toBe('done')
+    await expect(pretrain({ images, out: run, resume: true, registerTokens: 5 })).rejects.toThrow(/other settings: registerTokens/)
   })
 
   it.each(['bf16', 'fp16', 'auto'] as const)('runs with --amp %s, and frees every tensor', async (amp) => {

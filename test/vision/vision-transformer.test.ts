@@ -36,6 +36,30 @@ describe('a vision transformer refuses', () => {
     ],
     'a drop path of 2': [() => new VisionTransformer({ ...small, dropPath: 2 }), /probability between 0 and 1 for dropPath, received 2/],
     'a drop path below 0 of one block': [() => new VisionTransformer({ ...small, depth: 1, dropPath: -1 }), /dropPath, received -1/],
+    'an MLP without width': [() => new VisionTransformer({ ...small, mlpRatio: 0 }), /a number above 0 for mlpRatio, received 0/],
+    'an MLP of no number': [() => new VisionTransformer({ ...small, mlpRatio: NaN }), /mlpRatio, received NaN/],
+    'half a register': [() => new VisionTransformer({ ...small, registerTokens: 0.5 }), /integer of at least 0 for registerTokens, received 0.5/],
+    'fewer than no classes': [() => new VisionTransformer({ ...small, numClasses: -1 }), /integer of at least 0 for numClasses, received -1/],
+    'a CLS token by number': [() => new VisionTransformer({ ...small, classToken: 1 as never }), /a boolean for classToken, received 1/],
+    'a layer scale of 0': [() => new VisionTransformer({ ...small, initValues: 0 }), /a number other than 0, or null, for initValues, received 0/],
+    'pooling by a name that it does not know': [
+      () => new VisionTransformer({ ...small, pool: 'max' as never }),
+      /'token' or 'avg' for pool, received 'max'/
+    ],
+    'pooling of a CLS token that is not there': [
+      () => new VisionTransformer({ ...small, classToken: false, pool: 'token' }),
+      /'avg' \(there is no CLS token\) for pool, received 'token'/
+    ],
+    'sides beyond two': [() => new VisionTransformer({ ...small, imageSize: [8, 8, 8] as never }), /imageSize, received \[ 8, 8, 8 \]/],
+    'tokens of another number, in pool': [
+      () => vit.pool(torch.zeros([1, 6, 16])),
+      /tokens \[B, 7, 16\] for tokens, received 'shape \[1, 6, 16\]'/
+    ],
+    'a CLS token of a model without one, in pool': [
+      () => new VisionTransformer({ ...small, classToken: false }).pool(torch.zeros([1, 6, 16]), 'token'),
+      /'avg' for pool, received 'token'/
+    ],
+    'classes of a model without a classifier': [() => vit.logits(image), /a model with a classifier \(numClasses above 0\) for logits\(\)/],
     'an image of another size': [
       () => vit.call(torch.zeros([1, 2, 12, 8])),
       /\[B, 2, 8, 12\] for images, received 'shape \[1, 2, 12, 8\]'/
@@ -115,6 +139,52 @@ describe('the state dict', () => {
   it('without a bias of query, key and value', () => {
     const keys = Object.keys(new VisionTransformer({ ...small, qkvBias: false }).stateDict())
     expect(keys).toEqual(timm(3).filter((key) => !key.endsWith('qkv.bias')))
+  })
+})
+
+describe('tokens before those of the patches', () => {
+  it('are CLS, then registers, which are drawn like CLS', () => {
+    torch.manualSeed(3)
+    const vit = new VisionTransformer({ ...small, embedDim: 64, registerTokens: 40 })
+    expect(vit.numPrefixTokens).toBe(41)
+    expect(vit.reg_token!.std().item()).toBeCloseTo(0.02, 2)
+    torch.noGrad(() => {
+      vit.cls_token!.fill_(1)
+      vit.reg_token!.fill_(2)
+      vit.pos_embed.zero_()
+    })
+    const embedded = vit.embed(torch.randn([2, 2, 8, 12]))
+    expect(embedded.shape).toEqual([2, 47, 64])
+    expect(embedded.select(1, 0).eq(1).all().item()).toBe(true)
+    expect(embedded.narrow(1, 1, 40).eq(2).all().item()).toBe(true)
+    expect(vit.patchTokens(embedded).equal(embedded.narrow(1, 41, 6))).toBe(true)
+  })
+
+  it('leave options with their defaults filled in', () => {
+    expect(new VisionTransformer(small).options).toEqual({
+      ...small, mlpRatio: 4, qkvBias: true, dropPath: 0, classToken: true, registerTokens: 0, noEmbedClass: false, initValues: null,
+      pool: 'token', fcNorm: false, numClasses: 0
+    })
+    const { imageSize, pool, fcNorm } = new VisionTransformer({ ...small, imageSize: 16, classToken: false }).options
+    expect([imageSize, pool, fcNorm]).toEqual([[16, 16], 'avg', true])
+  })
+
+  it('take part in pooling only as CLS', () => {
+    const vit = new VisionTransformer({ ...small, registerTokens: 2 })
+    const tokens = vit.call(torch.randn([2, 2, 8, 12]))
+    expect(vit.pool(tokens).equal(tokens.select(1, 0))).toBe(true)
+    expect(vit.pool(tokens, 'avg').allclose(tokens.narrow(1, 3, 6).mean(1), { atol: 1e-6 })).toBe(true)
+  })
+
+  it('leave nothing behind but results', () => {
+    const vit = new VisionTransformer({ ...small, registerTokens: 2, noEmbedClass: true, initValues: 0.1, pool: 'avg', numClasses: 3 })
+    torch.scope(() => {
+      const image = torch.randn([2, 2, 8, 12])
+      const before = memory().tensors
+      const results = torch.noGrad(() => [vit.embed(image), vit.features(image), vit.logits(image)])
+      expect(memory().tensors).toBe(before + results.length)
+      expect(results.map((result) => result.shape)).toEqual([[2, 9, 16], [2, 16], [2, 3]])
+    })
   })
 })
 
