@@ -55,7 +55,8 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
       command.addOption(fallback === true ? new Option(`--no-${kebab(name)}`, `no ${help}`) : new Option(`--${kebab(name)}`, help))
       continue
     }
-    const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', string: 'folder', custom: name }
+    const path = field.description?.startsWith('folder') ? 'folder' : 'file'
+    const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', string: path, custom: name }
     const value = choices?.join('|') ?? placeholders[type] ?? 'number'
     command.addOption(new Option(`--${kebab(name)} <${value}>`, help).argParser(parser(type)))
   }

@@ -2,3 +2,4 @@
 export { corrupt, fills, type Corrupted, type CorruptionOptions, type Fill } from './corruption.js'
 export { drawGroupMask, type GroupMask } from './rectangles.js'
 export { GroupMaskedModel, reconstructionBlocks, ReconstructionHead, type GroupMaskedModelOptions } from './model.js'
+export { authorsWeights, isAuthorsCheckpoint, loadAuthorsCheckpoint, type AuthorsCheckpoint } from './authors.js'

@@ -51,6 +51,15 @@ export async function readArchive(file: FileHandle, inert: readonly string[]): P
 
 // ---------- zip archives: the pickle is one record, and each storage another
 
+/** What the library says of an archive, as a reason to refuse the file. */
+async function unbroken<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read()
+  } catch (error) {
+    throw error instanceof Refusal ? error : new Refusal(`it is a broken zip archive: ${(error as Error).message}`)
+  }
+}
+
 /** Records of a zip archive by their names. Only the directory at its end is read. */
 async function listRecords(zip: ZipFile): Promise<Map<string, Entry>> {
   const records = new Map<string, Entry>()
@@ -69,7 +78,7 @@ async function placeOf(zip: ZipFile, entry: Entry, size: number): Promise<number
     throw new Refusal(`its record '${fileName}' is compressed, which torch.save never does; load it in Python and save it again`)
   }
   if (entry.compressedSize !== entry.uncompressedSize) throw new Refusal(`its record '${fileName}' has two lengths`)
-  const { fileDataStart } = await zip.readLocalFileHeaderPromise(entry, { minimal: true })
+  const { fileDataStart } = await unbroken(() => zip.readLocalFileHeaderPromise(entry, { minimal: true }))
   if (fileDataStart + entry.uncompressedSize > size) throw new Refusal(`its record '${fileName}' ends beyond the file`)
   return fileDataStart
 }
@@ -99,15 +108,8 @@ function rootOf(records: ReadonlyMap<string, Entry>): string {
 }
 
 async function readZip(file: FileHandle, size: number, inert: readonly string[]): Promise<Archive> {
-  let zip: ZipFile
-  let records: Map<string, Entry>
-  try {
-    zip = await fromFdPromise(file.fd, { autoClose: false, lazyEntries: true })
-    records = await listRecords(zip)
-  } catch (error) {
-    if (error instanceof Refusal) throw error
-    throw new Refusal(`it is a broken zip archive: ${(error as Error).message}`)
-  }
+  const zip = await unbroken(() => fromFdPromise(file.fd, { autoClose: false, lazyEntries: true }))
+  const records = await unbroken(() => listRecords(zip))
   const root = rootOf(records)
   const pickle = await readRecord(file, zip, records.get(`${root}data.pkl`)!, size)
   const order = records.get(`${root}byteorder`)

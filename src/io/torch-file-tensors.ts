@@ -73,6 +73,7 @@ export class StorageList {
 
   /** What a persistent id stands for: ('storage', class, key, location, number of elements[, view]). */
   persistent(id: unknown): unknown {
+    if (typeof id === 'string') throw new Refusal('its tensors are in protocol 0, which PyTorch cannot read either; save them with protocol 2')
     if (!Array.isArray(id)) throw new Refusal(`its pickle refers to ${describeValue(id)}, which is no storage`)
     const [kind, type, key, location, count, view] = id as unknown[]
     // A class with its source code, as old files of whole modules have them.
@@ -98,7 +99,7 @@ export class StorageList {
   }
 
   has(value: unknown): value is StorageSpec {
-    return this.#byKey.get((value as StorageSpec | null)?.key ?? '') === value
+    return value !== undefined && this.#byKey.get((value as StorageSpec | null)?.key ?? '') === value
   }
 }
 

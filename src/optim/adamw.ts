@@ -181,9 +181,10 @@ export class AdamW {
    *   then nothing has changed.
    */
   loadStateDict(state: OptimizerStateDict): void {
-    if (!Array.isArray(state?.param_groups) || typeof state.state !== 'object' || (state.state as unknown) === null) {
-      throw expected('{ state, param_groups }', 'the optimizer state', state)
-    }
+    const { state: perParameter, param_groups }: Partial<OptimizerStateDict> = state ?? {}
+    const isObject = typeof perParameter === 'object' && perParameter !== null
+    const isGroup = (group: unknown) => Array.isArray((group as { params?: unknown } | null)?.params)
+    if (!isObject || !Array.isArray(param_groups) || !param_groups.every(isGroup)) throw expected('{ state, param_groups }', 'the optimizer state', state)
     const parameters = this.groups.flatMap((group) => group.parameters)
     const sizes = (groups: readonly { length: number }[]) => groups.map((group) => group.length).join(', ')
     const own = sizes(this.groups.map((group) => group.parameters))
@@ -199,8 +200,9 @@ export class AdamW {
     // As in PyTorch, the place of a number in the groups says which parameter it means.
     const byNumber = new Map(state.param_groups.flatMap((group) => group.params).map((number, i) => [number, parameters[i]!]))
     // A file's dict without entries says nothing of its keys.
-    const entries = state.state instanceof Map ? [...(state.state as OptimizerStateDict['state'])] : []
-    if (entries.length === 0 && Object.keys(state.state).length) throw expected('a Map by number', 'the state of the optimizer', state.state)
+    const entries = perParameter instanceof Map ? [...(perParameter as OptimizerStateDict['state'])] : []
+    const unnumbered = entries.length === 0 && Object.keys(perParameter).length > 0
+    if (unnumbered) throw expected('a Map by number', 'the state of the optimizer', perParameter)
     const loaded = entries.map(([number, entry]) => {
       const parameter = byNumber.get(number)
       if (!parameter) throw expected('a parameter of the groups', 'the optimizer state', number)

@@ -43,14 +43,15 @@ export interface Progress {
 }
 
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
-const MODEL = 'model.'
+export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
 const KEPT = 2
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
 
-function withoutPrefix(prefix: string, tensors: StateDict): StateDict {
+/** The tensors whose names begin with `prefix`, without it. */
+export function withoutPrefix(prefix: string, tensors: StateDict): StateDict {
   const chosen = Object.entries(tensors).filter(([name]) => name.startsWith(prefix))
   return Object.fromEntries(chosen.map(([name, tensor]) => [name.slice(prefix.length), tensor]))
 }

@@ -19,6 +19,7 @@ const names = Object.keys(visionTransformers) as [VisionTransformerName, ...Visi
 export const pretrainSchema = z.strictObject({
   images: z.string().min(1).describe('folder of image files (sub-folder = class), or of IDX files'),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
+  init: z.string().min(1).optional().describe('file of weights to start from (a run, a checkpoint, an encoder, .pth of the authors)'),
   model: z.enum(names).default('vit_small').describe('encoder'),
   imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX images)'),
   patchSize: positiveInteger.optional().describe('side of a patch in pixels (default: 16, or 4 for views of up to 64 pixels)'),

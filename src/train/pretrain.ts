@@ -11,6 +11,7 @@ import { cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, 
 import { buildEncoder, exportEncoder, loadCheckpoint, saveCheckpoint, type EncoderDescription, type Progress } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
+import { readInitialWeights } from './initial-weights.js'
 import { heldOutKnn } from './knn-probe.js'
 import { choosePrecision, inPrecision, precisions, type Precision } from './precision.js'
 import { writeReconstructions } from './reconstructions.js'
@@ -130,6 +131,10 @@ class PretrainRun {
 
     const owned: { dispose(): void }[] = []
     try {
+      // A run that goes on has its own weights.
+      const goesOn = config.resume && (await folder.listCheckpoints()).length > 0
+      const initial = config.init === undefined || goesOn ? null : await readInitialWeights(config.init)
+      if (initial) owned.push(initial)
       const { onBroken } = hooks
       const size = { height, width }
       const loader = new Loader(source, { size, device, statistics: encoder, workers: config.workers, ...(onBroken && { onBroken }) })
@@ -139,6 +144,8 @@ class PretrainRun {
       const { dropPath, allPixels } = config
       const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath }), { maskedOnly: !allPixels }).to(device))
       owned.push(model)
+      initial?.copyInto(model)
+      initial?.dispose()
       const precision = settlePrecision(config, saved, model, device)
       const run = new PretrainRun(config, hooks, folder, source, loader, encoder, model, device, precision)
       owned.push(run)

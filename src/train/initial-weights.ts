@@ -1,0 +1,89 @@
+import { existsSync, statSync } from 'node:fs'
+
+import { expected, InputError } from '../errors.js'
+import { authorsWeights, isAuthorsCheckpoint, type GroupMaskedModel } from '../gmml/index.js'
+import { loadSafetensors, loadTorch } from '../io/index.js'
+import type { StateDict } from '../nn/index.js'
+import { isTensor, type Tensor } from '../torch/index.js'
+import { MODEL, newestWeights, withoutPrefix } from './checkpoint.js'
+import { RunFolder } from './run-folder.js'
+
+/** Weights that a run starts from. */
+export interface InitialWeights {
+  /** @throws InputError naming the file and the first ten names that do not fit. */
+  copyInto(model: GroupMaskedModel): void
+  dispose(): void
+}
+
+const BACKBONE = 'backbone.'
+const HEAD = 'head_recons.'
+// Where files of whole trainings keep the weights.
+const PLACES = ['model', 'state_dict']
+// timm's classifier, which pretraining has no use for.
+const CLASSIFIER = 'head.'
+
+/** The file that `init` means: of a run the newest checkpoint, which has the head, before the exported encoder. */
+async function fileOf(init: string): Promise<string> {
+  if (!existsSync(init)) throw expected('a file of weights or the folder of a run', 'init', init)
+  if (!statSync(init).isDirectory()) return init
+  const run = new RunFolder(init)
+  return (await run.listCheckpoints()).at(-1) ?? newestWeights(run)
+}
+
+/** Every tensor in something that was read from a file. */
+function tensorsIn(value: unknown, seen = new Set<unknown>()): Tensor[] {
+  if (isTensor(value)) return [value]
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || seen.has(value)) return []
+  seen.add(value)
+  const inside = value instanceof Map || value instanceof Set ? [...value.values()] : Object.values(value)
+  return inside.flatMap((element) => tensorsIn(element, seen))
+}
+
+function weightsOf(path: string, content: unknown): StateDict {
+  if (isAuthorsCheckpoint(content)) return authorsWeights(content)
+  const place = PLACES.find((name) => {
+    const inner = (content as Record<string, unknown> | null)?.[name]
+    return typeof inner === 'object' && inner !== null && !isTensor(inner)
+  })
+  const state = place === undefined ? content : (content as Record<string, unknown>)[place]
+  const entries = typeof state === 'object' && state !== null && !Array.isArray(state) ? Object.entries(state) : []
+  const tensors = entries.filter((entry): entry is [string, Tensor] => isTensor(entry[1]))
+  if (tensors.length) return Object.fromEntries(tensors)
+  throw new InputError(`'${path}' holds no weights: expected tensors by name, or such in ${PLACES.join(', ')} or SiT_model`)
+}
+
+/**
+ * Reads weights to start a run from: a checkpoint of the method's authors, a run, a checkpoint or an encoder of this project, timm's
+ * weights of an encoder; safetensors or a file of `torch.save`.
+ *
+ * @throws InputError if there is no such file or no weights in it.
+ */
+export async function readInitialWeights(init: string): Promise<InitialWeights> {
+  const path = await fileOf(init)
+  const content = path.endsWith('.safetensors') ? (await loadSafetensors(path)).tensors : await loadTorch(path)
+  const all = tensorsIn(content)
+  const dispose = () => {
+    for (const tensor of all) tensor.dispose()
+  }
+  try {
+    const found = weightsOf(path, content)
+    const ours = withoutPrefix(MODEL, found)
+    const weights = Object.keys(ours).length ? ours : found
+    return { copyInto: (model) => copyInto(path, weights, model), dispose }
+  } catch (error) {
+    dispose()
+    throw error
+  }
+}
+
+function copyInto(path: string, weights: StateDict, model: GroupMaskedModel): void {
+  const names = Object.keys(weights)
+  try {
+    if (names.some((name) => name.startsWith(HEAD))) return void model.loadStateDict(weights)
+    const encoder = names.some((name) => name.startsWith(BACKBONE)) ? withoutPrefix(BACKBONE, weights) : weights
+    const known = Object.entries(encoder).filter(([name]) => !name.startsWith(CLASSIFIER))
+    model.backbone.loadStateDict(Object.fromEntries(known))
+  } catch (error) {
+    throw error instanceof InputError ? new InputError(`init '${path}': ${error.message}`, { cause: error }) : error
+  }
+}
