@@ -1,4 +1,4 @@
-// A vision transformer as Hugging Face's transformers reads and writes it. Argument: the folder of a ViTModel (made here if it is not there).
+// A vision transformer as Hugging Face's transformers reads and writes it. Argument: the folder of a ViTModel, made here if there is none.
 import { existsSync } from 'node:fs'
 
 import * as torch from 'gmml/torch'

@@ -34,7 +34,7 @@ describe('gmml export', () => {
     expect((await gmml(['pretrain', join(embedded, 'train'), '--out', run, ...quick])).code).toBe(0)
     const out = (name: string) => join(run, 'exported', name)
     const written = { timm: 'backbone-timm', huggingface: 'backbone-huggingface', onnx: 'backbone.onnx', pytorch: 'backbone.pth' }
-    const loaded = { timm: 'local-dir:', huggingface: 'ViTModel.from_pretrained(', onnx: 'InferenceSession.create(', pytorch: 'torch.load(' }
+    const loaded = { timm: 'local-dir:', huggingface: 'ViTModel.from_pretrained(', onnx: 'Session.create(', pytorch: 'torch.load(' }
     for (const [to, name] of Object.entries(written)) {
       const { code, stdout, stderr } = await gmml(['export', run, '--to', to])
       expect(code, stderr).toBe(0)
@@ -44,7 +44,8 @@ describe('gmml export', () => {
       expect(await gmml(['export', run, '--to', to])).toMatchObject({ code: 1, stderr: expect.stringMatching(/\(force\)/) as string })
     }
     const other = join(run, 'other.onnx')
-    const last = await gmml(['export', run, '--to', 'onnx', '--checkpoint', '6', '--out', other, '--image-size', '56', '--opset', '20', '--json'])
+    const chosen = ['--checkpoint', '6', '--out', other, '--image-size', '56', '--opset', '20', '--json']
+    const last = await gmml(['export', run, '--to', 'onnx', ...chosen])
     expect(last.code, last.stderr).toBe(0)
     expect(JSON.parse(last.stdout)).toMatchObject({ path: other, weights: join(run, 'checkpoints/step-00000006.safetensors') })
   })

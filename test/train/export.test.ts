@@ -77,7 +77,7 @@ describe('exportBackbone refuses', () => {
     await mkdir(taken)
     await writeFile(join(taken, 'notes.txt'), 'mine')
     const attempt = (to: ExportRequest['to'], out: string, force?: boolean) => exportBackbone(run.path, { to, out, force })
-    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Write there all the same \(force\), or choose another place/)
+    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Write there all the same \(force\)/)
     await expect(attempt('onnx', taken, true)).rejects.toThrow(/a file's path for out, received 'the folder /)
     await expect(attempt('timm', run.config, true)).rejects.toThrow(/a folder's path for out, received 'the file /)
     await expect(attempt('huggingface', taken)).rejects.toThrow(/is there already/)
@@ -86,7 +86,8 @@ describe('exportBackbone refuses', () => {
     await expect(attempt('timm', '')).rejects.toThrow(/a path for out, received ''/)
     // Also by another name.
     await symlink(source, join(run.path, 'model.safetensors'))
-    await expect(exportBackbone(join(run.path, 'model.safetensors'), { to: 'onnx', out: source, force: true })).rejects.toThrow(/is what is exported/)
+    const linked = exportBackbone(join(run.path, 'model.safetensors'), { to: 'onnx', out: source, force: true })
+    await expect(linked).rejects.toThrow(/is what is exported/)
     const folder = (await exportBackbone(run.path, { to: 'timm' })).path
     const again = exportBackbone(join(folder, 'model.safetensors'), { to: 'huggingface', out: folder, force: true })
     await expect(again).rejects.toThrow(/is what is exported/)
@@ -176,7 +177,8 @@ describe('exportBackbone', () => {
     const again = await loadEncoder(join(path, 'model.safetensors'))
     expect(again.encoder).toEqual({ ...encoder, ...tokens })
     const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
-    for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(again.backbone.stateDict()[name]!.equal(tensor), name).toBe(true)
+    const state = again.backbone.stateDict()
+    for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(state[name]!.equal(tensor), name).toBe(true)
   })
 
   it('for images of another size resamples the position embedding and nothing else', async () => {
@@ -187,7 +189,8 @@ describe('exportBackbone', () => {
     const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
     const expected = scope(() => new VisionTransformer({ ...backbone.options, imageSize: [16, 20] }))
     loadTimm(expected, backbone.stateDict(), { trainedAt: [8, 12] })
-    for (const [name, tensor] of Object.entries(expected.stateDict())) expect(other.backbone.stateDict()[name]!.equal(tensor), name).toBe(true)
+    const state = other.backbone.stateDict()
+    for (const [name, tensor] of Object.entries(expected.stateDict())) expect(state[name]!.equal(tensor), name).toBe(true)
     expect(other.backbone.pos_embed.shape).toEqual([1, 21, 128])
     const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8')) as { model_args: object }
     expect(config.model_args).toMatchObject({ img_size: [16, 20] })
@@ -207,11 +210,12 @@ if (spawnSync(python.python, ['-c', 'import timm'], { env: python.env }).status 
   describe('timm itself', () => {
     it.each([
       ['an encoder', {}],
-      ['a classifier by average pooling, with registers and layer scale', { numClasses: 4, registerTokens: 2, pool: 'avg', initValues: 0.1 }],
+      ['a pooling classifier with registers and layer scale', { numClasses: 4, registerTokens: 2, pool: 'avg', initValues: 0.1 }],
       ['a classifier without CLS token', { numClasses: 4, classToken: false, qkvBias: false }]
     ] as const)('loads %s by the folder alone', async (_, options) => {
       const folder = await temporaryFolder()
-      const model = perturb(new VisionTransformer({ imageSize: [8, 12], patchSize: 4, embedDim: 32, depth: 2, numHeads: 2, ...options })).eval()
+      const sizes = { imageSize: [8, 12], patchSize: 4, embedDim: 32, depth: 2, numHeads: 2 } as const
+      const model = perturb(new VisionTransformer({ ...sizes, ...options })).eval()
       await saveTimm(join(folder, 'model'), model, encoder)
       const images = torch.randn([3, 3, 8, 12])
       const [given, computed] = [join(folder, 'images.safetensors'), join(folder, 'tokens.safetensors')]
