@@ -97,8 +97,8 @@ export interface LoadTimmOptions {
 
 /**
  * Copies the weights of a timm `VisionTransformer` into a model of the same width, depth and tokens. Another image size, patch size or
- * number of channels is adapted to as timm does when it loads pretrained weights: position embedding resampled (bicubic, antialiased) but for
- * the rows of CLS and registers; patch embedding resampled by the pseudo-inverse of the resizing, and from RGB summed (1 channel) or
+ * number of channels is adapted to as timm does when it loads pretrained weights: position embedding resampled (bicubic, antialiased) but
+ * for the rows of CLS and registers; patch embedding resampled by the pseudo-inverse of the resizing, and from RGB summed (1 channel) or
  * repeated and scaled (any other number).
  *
  * @param state - Tensors by timm's names, of any floating-point dtype, on any device. Left as they are.
@@ -115,7 +115,7 @@ export function loadTimm(model: VisionTransformer, state: StateDict, options: Lo
       const adapted = { ...state }
       const [kernel, positions] = [state[PATCHES], state[POSITIONS]]
       // What is of another width, or missing, is for loadStateDict to name, with everything else that does not fit.
-      if (kernel?.ndim === 4 && kernel.shape[0] === model.embedDim) {
+      if (kernel?.ndim === 4 && kernel.shape[0] === model.embedDim && kernel.numel() > 0) {
         adapted[PATCHES] = adaptPatches(kernel, model)
         if (positions?.ndim === 3 && positions.shape[0] === 1 && positions.shape[2] === model.embedDim) {
           adapted[POSITIONS] = adaptPositions(positions, kernel, model, trainedAt)
@@ -133,7 +133,9 @@ export function loadTimm(model: VisionTransformer, state: StateDict, options: Lo
 }
 
 /** What shapes say of a model. Heads they do not: 64 elements each, as in every size of the paper. */
-function inferOptions(state: StateDict, given: Partial<VisionTransformerOptions>, trainedAt: ImageSize | undefined): VisionTransformerOptions {
+function inferOptions(
+  state: StateDict, given: Partial<VisionTransformerOptions>, trainedAt: ImageSize | undefined
+): VisionTransformerOptions {
   const need = (name: string, ndim: number): Tensor => {
     const tensor = state[name]
     if (tensor?.ndim === ndim) return tensor
@@ -176,10 +178,10 @@ function inferOptions(state: StateDict, given: Partial<VisionTransformerOptions>
  * A model with the weights of a timm `VisionTransformer`, its options read from the shapes: width, depth, patches, channels, tokens, norms,
  * classes, and the image size if it is a square.
  *
- * @param options - Options of {@link loadTimm}, and those of the model that shapes cannot say or that are to be others: `numHeads` (default:
- *   width / 64), `pool` (default: `avg` where there is `fc_norm` or no CLS token), `noEmbedClass` (default: where the positions make a
- *   square only if none of them is of CLS or a register), `imageSize`, `patchSize`, `channels`, `dropPath`, and `numClasses` (0: without
- *   classifier; with another number of classes comes `classifier: 'ignore'`).
+ * @param options - Options of {@link loadTimm}, and those of the model that shapes cannot say or that are to be others: `numHeads`
+ *   (default: width / 64), `pool` (default: `avg` where there is `fc_norm` or no CLS token), `noEmbedClass` (default: where the positions
+ *   make a square only if none of them is of CLS or a register), `imageSize`, `patchSize`, `channels`, `dropPath`, and `numClasses` (0:
+ *   without classifier; with another number of classes comes `classifier: 'ignore'`).
  * @throws InputError for what is no such state dict, and as {@link loadTimm}.
  */
 export function visionTransformerFromTimm(

@@ -43,7 +43,10 @@ export interface VisionTransformerOptions {
   readonly normEps?: number
   /** Default `token` for a model with a CLS token, `avg` for one without. */
   readonly pool?: Pooling
-  /** Whether the final norm comes after pooling (key `fc_norm`) and not before (key `norm`). Default: for `avg`, as in timm. */
+  /**
+   * Whether the final norm comes after pooling (key `fc_norm`) and not before (key `norm`). Default: for `avg`, as in timm. Pretraining
+   * does not pool: it trains `norm`, and leaves `fc_norm` as it is.
+   */
   readonly fcNorm?: boolean
   /** Classes of the classifier (key `head`); 0 for none. Default 0. */
   readonly numClasses?: number

@@ -14,6 +14,7 @@ describe('the flags of a schema', () => {
   it('are there only if they were given', () => expect(parse()).toEqual({}))
 
   it('turn off what is on by default, and on what is off', () => {
-    expect(parse('--no-class-token', '--all-pixels', '--register-tokens', '4')).toEqual({ classToken: false, allPixels: true, registerTokens: 4 })
+    const given = parse('--no-class-token', '--all-pixels', '--register-tokens', '4')
+    expect(given).toEqual({ classToken: false, allPixels: true, registerTokens: 4 })
   })
 })

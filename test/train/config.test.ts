@@ -9,8 +9,8 @@ const given = { images: 'photos', out: 'runs/a' }
 describe('the settings', () => {
   it("have the values of the method's authors as defaults", () => {
     expect(parseConfig(given)).toEqual({
-      ...given, model: 'vit_small', registerTokens: 0, classToken: true, epochs: 100, batchSize: 64, lr: 5e-4, minLr: 1e-6, weightDecay: 0.04,
-      weightDecayEnd: 0.4,
+      ...given, model: 'vit_small', registerTokens: 0, classToken: true, epochs: 100, batchSize: 64, lr: 5e-4, minLr: 1e-6,
+      weightDecay: 0.04, weightDecayEnd: 0.4,
       warmupEpochs: 10, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1, fill: 'noise', cropScale: [0.05, 1],
       allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, knnEvery: 0, logEvery: 10, checkpointEvery: 1, resume: false
     })

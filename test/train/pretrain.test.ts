@@ -117,7 +117,8 @@ describe('pretrain', () => {
     await pretrain({ ...settings, ...tokens, images, out: run, knnEvery: 1 })
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
     const { encoder, backbone } = await loadEncoder(join(run, 'exported/backbone.safetensors'))
-    expect(encoder).toEqual({ model: 'vit_micro', imageSize: [8, 8], patchSize: 4, channels: 1, ...described, mean: encoder.mean, std: encoder.std })
+    const { mean, std } = encoder
+    expect(encoder).toEqual({ model: 'vit_micro', imageSize: [8, 8], patchSize: 4, channels: 1, ...described, mean, std })
     const { registerTokens = 0, classToken = true } = tokens
     expect(backbone.numPrefixTokens).toBe(registerTokens + Number(classToken))
     expect(Object.keys(backbone.stateDict()).slice(0, 3).includes('cls_token')).toBe(classToken)

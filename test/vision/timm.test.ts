@@ -111,14 +111,19 @@ const make = (options: Partial<VisionTransformerOptions> = {}) => {
   return model
 }
 const stateLike = (options: Partial<VisionTransformerOptions> = {}) => make(options).stateDict()
-const without = (state: StateDict, ...names: string[]) => Object.fromEntries(Object.entries(state).filter(([name]) => !names.includes(name)))
+const filtered = (state: StateDict, wanted: (name: string) => boolean) =>
+  Object.fromEntries(Object.entries(state).filter(([name]) => wanted(name)))
+const without = (state: StateDict, ...names: string[]) => filtered(state, (name) => !names.includes(name))
 
 describe('loadTimm refuses', () => {
   const classifier = { numClasses: 3 }
   const misuse: Record<string, readonly [() => unknown, RegExp]> = {
     'what is no model': [() => loadTimm({} as never, {}), /a VisionTransformer for the model, received \{\}/],
     'what is no state dict': [() => loadTimm(make(), null as never), /object of tensors by name for the state dict, received null/],
-    'numbers instead of tensors': [() => loadTimm(make(), { pos_embed: 3 } as never), /a Tensor for 'pos_embed' of the state dict, received 3/],
+    'numbers instead of tensors': [
+      () => loadTimm(make(), { pos_embed: 3 } as never),
+      /a Tensor for 'pos_embed' of the state dict, received 3/
+    ],
     'a checkpoint around the state dict': [
       () => loadTimm(make(), { epoch: torch.tensor(3), state_dict: stateLike() } as never),
       /a Tensor \(what is there holds tensors: give it alone\) for 'state_dict' of the state dict/
@@ -126,7 +131,7 @@ describe('loadTimm refuses', () => {
     'an empty state dict': [() => loadTimm(make(), {}), /missing: cls_token, pos_embed, .*blocks.0.attn.proj.bias, \.\.\. \(30 in all\)$/],
     'a prefix on all names': [
       () => loadTimm(make(), Object.fromEntries(Object.entries(stateLike()).map(([name, tensor]) => [`module.${name}`, tensor]))),
-      /missing: cls_token, .*unexpected: module.cls_token, .*; the names begin with 'module\.', which this module's do not: give them without$/
+      /missing: cls_token, .*unexpected: module.cls_token, .*; the names begin with 'module\.', which this module's do not: give/
     ],
     'weights of another depth': [
       () => loadTimm(make(), stateLike({ depth: 3 })),
@@ -164,12 +169,22 @@ describe('loadTimm refuses', () => {
       () => loadTimm(make(), stateLike({ imageSize: [12, 20] }), { trainedAt: [6, 40] }),
       /image of 6 x 40 in patches of 4 x 4/
     ],
-    'no size for trainedAt': [() => loadTimm(make(), stateLike(), { trainedAt: [16] as never }), /positive integer for trainedAt, received \[ 16 \]/],
+    'no size for trainedAt': [
+      () => loadTimm(make(), stateLike(), { trainedAt: [16] as never }),
+      /positive integer for trainedAt, received \[ 16 \]/
+    ],
     'channels other than RGB': [
       () => loadTimm(make(), stateLike({ channels: 4 })),
       /weights for 3 channels or for the model's own 3 for patch_embed.proj.weight, received 'weights for 4'/
     ],
-    'no way with a classifier': [() => loadTimm(make(), stateLike(), { classifier: 'drop' as never }), /'load' or 'ignore' for classifier, received 'drop'/],
+    'a kernel of no pixels': [
+      () => loadTimm(make(), { ...stateLike(), 'patch_embed.proj.weight': torch.zeros([16, 3, 0, 4]) }),
+      /of another shape: patch_embed.proj.weight \(expected \[16, 3, 4, 4\], received \[16, 3, 0, 4\]\)$/
+    ],
+    'no way with a classifier': [
+      () => loadTimm(make(), stateLike(), { classifier: 'drop' as never }),
+      /'load' or 'ignore' for classifier, received 'drop'/
+    ],
     'no classifier for one': [() => loadTimm(make(classifier), stateLike()), /VisionTransformer. missing: head.weight, head.bias$/],
     'a classifier of other classes': [
       () => loadTimm(make(classifier), stateLike({ numClasses: 4 })),
@@ -200,7 +215,7 @@ describe('loadTimm refuses', () => {
       /positions of a square of patches .*, received '12 positions of patches'/
     ],
     'from shapes: a gap in the blocks': [
-      () => visionTransformerFromTimm(Object.fromEntries(Object.entries(stateLike({ depth: 3 })).filter(([name]) => !/s\.1\./.test(name))), { numHeads: 2 }),
+      () => visionTransformerFromTimm(filtered(stateLike({ depth: 3 }), (name) => !/s\.1\./.test(name)), { numHeads: 2 }),
       /missing: blocks.1.norm1.weight, .*unexpected: blocks.2.norm1.weight/
     ],
     'from shapes: another number of classes': [

@@ -38,10 +38,19 @@ describe('a vision transformer refuses', () => {
     'a drop path below 0 of one block': [() => new VisionTransformer({ ...small, depth: 1, dropPath: -1 }), /dropPath, received -1/],
     'an MLP without width': [() => new VisionTransformer({ ...small, mlpRatio: 0 }), /a number above 0 for mlpRatio, received 0/],
     'an MLP of no number': [() => new VisionTransformer({ ...small, mlpRatio: NaN }), /mlpRatio, received NaN/],
-    'half a register': [() => new VisionTransformer({ ...small, registerTokens: 0.5 }), /integer of at least 0 for registerTokens, received 0.5/],
-    'fewer than no classes': [() => new VisionTransformer({ ...small, numClasses: -1 }), /integer of at least 0 for numClasses, received -1/],
+    'half a register': [
+      () => new VisionTransformer({ ...small, registerTokens: 0.5 }),
+      /integer of at least 0 for registerTokens, received 0.5/
+    ],
+    'fewer than no classes': [
+      () => new VisionTransformer({ ...small, numClasses: -1 }),
+      /integer of at least 0 for numClasses, received -1/
+    ],
     'a CLS token by number': [() => new VisionTransformer({ ...small, classToken: 1 as never }), /a boolean for classToken, received 1/],
-    'a layer scale of 0': [() => new VisionTransformer({ ...small, initValues: 0 }), /a number other than 0, or null, for initValues, received 0/],
+    'a layer scale of 0': [
+      () => new VisionTransformer({ ...small, initValues: 0 }),
+      /a number other than 0, or null, for initValues, received 0/
+    ],
     'pooling by a name that it does not know': [
       () => new VisionTransformer({ ...small, pool: 'max' as never }),
       /'token' or 'avg' for pool, received 'max'/
