@@ -35,7 +35,7 @@ export function onnxRuntime({ ensure = false, log = () => {} } = {}) {
 }
 
 main(import.meta.url, () => {
-  const [first, ...rest] = process.argv.slice(2)
-  if (first !== '--ensure' || rest.length > 0) throw new SetupError('expected --ensure, received ' + (process.argv.slice(2).join(' ') || 'nothing'))
+  const given = process.argv.slice(2).join(' ')
+  if (given !== '--ensure') throw new SetupError(`expected --ensure, received ${given || 'nothing'}`)
   console.log(`gmml: ONNX Runtime is ready: ${onnxRuntime({ ensure: true, log: console.error })}`)
 })

@@ -70,7 +70,8 @@ const { root } = protobuf.parse(`
 
 const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const
 const dataTypes: Partial<Record<DType, number>> = {
-  float32: 1, uint8: 2, int8: 3, uint16: 4, int16: 5, int32: 6, int64: 7, bool: 9, float16: 10, float64: 11, uint32: 12, uint64: 13, bfloat16: 16
+  float32: 1, uint8: 2, int8: 3, uint16: 4, int16: 5, int32: 6, int64: 7, bool: 9, float16: 10, float64: 11, uint32: 12, uint64: 13,
+  bfloat16: 16
 }
 // What readers of protobuf take as one message.
 const LARGEST = 2 ** 31 - 1

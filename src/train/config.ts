@@ -82,7 +82,7 @@ const changeable: readonly (keyof PretrainConfig)[] = [
 ]
 
 // What the weights, the optimizer's state and the place of a step in its epoch stand on: not even `override` can change it.
-const fixed: readonly (keyof PretrainConfig)[] = ['model', 'imageSize', 'patchSize', 'batchSize', 'limit']
+const fixed: readonly (keyof PretrainConfig)[] = ['model', 'imageSize', 'patchSize', 'registerTokens', 'classToken', 'batchSize', 'limit']
 
 /** What a run settles once and keeps beside its settings. */
 export const settledNames = ['encoder', 'precision', 'imageCount'] as const

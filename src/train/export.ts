@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { mkdir, readdir, realpath, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 
 import { expected, InputError, SettingsError } from '../errors.js'
 import { saveTorch } from '../io/index.js'
@@ -96,17 +96,17 @@ async function findWeights(subject: string, checkpoint: number | undefined): Pro
 /** @throws InputError for a place where something would be lost. */
 async function requireFree(path: string, folder: boolean, force: boolean, weights: string): Promise<void> {
   if (!existsSync(path)) return
-  if (resolve(path) === resolve(weights)) throw new InputError(`'${path}' is what is exported: choose another place`)
+  const target = folder ? join(path, 'model.safetensors') : path
+  if (existsSync(target) && (await realpath(target)) === (await realpath(weights))) {
+    throw new InputError(`'${target}' is what is exported: choose another place`)
+  }
   if ((await stat(path)).isDirectory() !== folder) {
     throw expected(folder ? `a folder's path` : `a file's path`, 'out', `the ${folder ? 'file' : 'folder'} ${path}`)
   }
-  if (!folder) {
-    if (!force) throw new InputError(`'${path}' is there already. Overwrite it (force), or choose another place`)
-    return
-  }
   // A run has a config.json too.
-  if (existsSync(new RunFolder(path).checkpoints)) throw new InputError(`'${path}' is the folder of a run: choose another place`)
-  if (!force && (await readdir(path)).length) throw new InputError(`'${path}' is not empty. Write into it (force), or choose another place`)
+  if (folder && existsSync(new RunFolder(path).checkpoints)) throw new InputError(`'${path}' is the folder of a run: choose another place`)
+  if (force || (folder && (await readdir(path)).length === 0)) return
+  throw new InputError(`'${path}' is there already. Write there all the same (force), or choose another place`)
 }
 
 /** A model for images of another size, with the same weights but for the position embedding. */
@@ -126,6 +126,7 @@ function resized(model: VisionTransformer, imageSize: ImageSize): VisionTransfor
 export async function exportBackbone(subject: string, request: ExportRequest): Promise<ExportResult> {
   const { to, checkpoint, imageSize, force = false } = request
   if (!Object.hasOwn(formats, to)) throw new SettingsError(expected(`one of ${exportFormats.join(', ')}`, 'to', to).message)
+  if (request.out === '') throw new SettingsError(expected('a path', 'out', '').message)
   const { suffix, folder, write, load }: Format = formats[to]
   const weights = await findWeights(subject, checkpoint)
   const stem = (await stat(subject)).isDirectory() ? join(new RunFolder(subject).exported, 'backbone') : weights.replace(/\.[^./\\]+$/, '')

@@ -7,8 +7,8 @@ import { loadSafetensors, saveSafetensors, writeFileAtomic } from '../io/index.j
 import { Module, requireStateDict, type StateDict } from '../nn/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { mlpRatioFor } from './block.js'
-import { requireStatistics, type ImageStatistics } from './statistics.js'
-import { VisionTransformer, type ImageSize, type VisionTransformerOptions } from './vision-transformer.js'
+import { requireModel, requireStatistics, type ImageStatistics } from './statistics.js'
+import { sides, VisionTransformer, type ImageSize, type VisionTransformerOptions } from './vision-transformer.js'
 
 // Names as transformers writes them into files (version 5 too, whose modules have other names), by ours.
 const names: readonly (readonly [RegExp, string])[] = [
@@ -102,6 +102,12 @@ function optionsOf(config: unknown, numClasses: number): VisionTransformerOption
   }
 }
 
+/** Elements of the large weights of a model. */
+function leastElements({ depth, embedDim, mlpRatio = 4, imageSize = 224, patchSize = 16, channels = 3 }: VisionTransformerOptions): number {
+  const [height, width] = sides(imageSize, 'imageSize')
+  return embedDim * (depth * embedDim * (4 + 2 * mlpRatio) + (height / patchSize) * (width / patchSize) + channels * patchSize ** 2)
+}
+
 /** A model in the layout of Hugging Face's transformers. */
 export interface HuggingFaceModel {
   /** Content of config.json: of a `ViTModel`, or of a `ViTForImageClassification` if the model has a classifier. */
@@ -111,8 +117,9 @@ export interface HuggingFaceModel {
 }
 
 /** @throws InputError for a model that transformers' ViTModel cannot be. */
-function requireViT({ options }: VisionTransformer): void {
-  const { classToken, registerTokens, noEmbedClass, initValues, pool, fcNorm } = options
+function requireViT(model: VisionTransformer): void {
+  requireModel(model)
+  const { classToken, registerTokens, noEmbedClass, initValues, pool, fcNorm } = model.options
   const legal: [boolean, string, string][] = [
     [classToken, 'a CLS token', 'none'],
     [registerTokens === 0, 'no register tokens', String(registerTokens)],
@@ -180,7 +187,11 @@ export function fromHuggingFace(config: unknown, state: StateDict): VisionTransf
   })
   const weights = Object.fromEntries(entries.filter(([name]) => !IGNORED.test(name)))
   const numClasses = weights['classifier.weight']?.shape[0] ?? 0
-  const model = scope(() => new VisionTransformer(optionsOf(config, numClasses)))
+  const options = optionsOf(config, numClasses)
+  // A config is only text: it does not get memory that is out of all proportion to the tensors.
+  const [asked, given] = [leastElements(options), entries.reduce((sum, [, tensor]) => sum + tensor.numel(), 0)]
+  if (asked > 10 * given) throw expected(`a model of about ${given} elements, as many as its tensors have`, 'the config', `one of ${asked}`)
+  const model = scope(() => new VisionTransformer(options))
   try {
     scope(() => {
       new ViTModel(model).loadStateDict(weights)

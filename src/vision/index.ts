@@ -1,7 +1,7 @@
 // Networks for images.
 export { Block, type BlockOptions } from './block.js'
 export { fromHuggingFace, loadHuggingFace, saveHuggingFace, toHuggingFace, type HuggingFaceModel } from './huggingface.js'
-export { exportOnnx, type OnnxOptions } from './onnx.js'
+export { exportOnnx, onnxOpsets, type OnnxOptions } from './onnx.js'
 export { PatchEmbed, patchify, unpatchify } from './patches.js'
 export type { ImageStatistics } from './statistics.js'
 export { timmArguments } from './timm.js'

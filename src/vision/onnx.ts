@@ -19,6 +19,9 @@ export interface OnnxOptions extends ImageStatistics {
 const irVersions: ReadonlyMap<unknown, number> = new Map([[17, 8], [18, 8], [19, 9], [20, 9]])
 const GELU_OPERATOR = 20
 
+/** Versions of ONNX's operators that {@link exportOnnx} writes. */
+export const onnxOpsets = [...irVersions.keys()] as readonly number[]
+
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
 /** Adds nodes named after the modules that they compute; a node's result has the node's name. */
@@ -144,7 +147,7 @@ class Graph {
 }
 
 function requireOpset(opset: number): number {
-  if (!irVersions.has(opset)) throw expected(`one of ${[...irVersions.keys()].join(', ')}`, 'opset', opset)
+  if (!irVersions.has(opset)) throw expected(`one of ${onnxOpsets.join(', ')}`, 'opset', opset)
   return opset
 }
 
@@ -157,8 +160,8 @@ function requireOpset(opset: number): number {
  * @throws InputError for an opset that is not supported, and a mean or standard deviation of other channels.
  */
 function toOnnx(model: VisionTransformer, options: OnnxOptions): OnnxModel {
-  const opset = requireOpset(options.opset ?? 17)
   const statistics = requireStatistics(model, options)
+  const opset = requireOpset(options.opset ?? 17)
   const { imageSize, patchSize, channels, embedDim, numPatches, numPrefixTokens, norm, fc_norm, head } = model
   return torch.noGrad(() =>
     torch.scope(() => {

@@ -21,7 +21,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 describe('examples', () => {
   it('are all run here', async () => {
     expect((await readdir(join(root, 'examples'))).sort()).toEqual([
-      'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'tensors.ts', 'timm.ts'
+      'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'tensors.ts', 'timm.ts'
     ])
   })
 
@@ -63,6 +63,28 @@ describe('examples', () => {
       const output = await example('pretrain', images, join(folder, 'run'))
       expect(output).toMatch(/step 10\/16: loss \d\.\d+/)
       expect(await readdir(join(folder, 'run/exported'))).toEqual(['backbone.safetensors'])
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
+  })
+
+  it('export-onnx', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'gmml-example-'))
+    try {
+      const out = join(folder, 'backbone.onnx')
+      expect(await example('export-onnx', out)).toContain(`${out}: takes images`)
+      expect(await readdir(folder)).toEqual(['backbone.onnx'])
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
+  })
+
+  it('huggingface', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'gmml-example-'))
+    try {
+      const made = await example('huggingface', join(folder, 'model'))
+      expect(made).toContain('normalise by mean 0.5, 0.5, 0.5 and deviation 0.5, 0.5, 0.5; features: 2 x 128')
+      expect(await example('huggingface', join(folder, 'model'))).toBe(made)
     } finally {
       await rm(folder, { recursive: true, force: true })
     }

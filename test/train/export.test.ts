@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
@@ -21,18 +21,19 @@ const encoder: EncoderDescription = {
 const script = join(import.meta.dirname, 'load-exports.py')
 
 /** A run with checkpoints after steps 3 and 5, and an exported encoder if it is done. */
-async function finished(done = true): Promise<RunFolder> {
+async function finished(done = true, tokens: Partial<EncoderDescription> = {}): Promise<RunFolder> {
   const run = new RunFolder(join(await temporaryFolder(), 'run'))
   await run.create({})
   torch.manualSeed(1)
-  const model = perturb(new GroupMaskedModel(buildEncoder(encoder)))
+  const described = { ...encoder, ...tokens }
+  const model = perturb(new GroupMaskedModel(buildEncoder(described)))
   const state = { model, optimizer: new AdamW(model.parameters()), scaler: null, ema: null }
   for (const step of [3, 5]) {
-    torch.noGrad(() => void model.backbone.cls_token!.fill_(step))
+    torch.noGrad(() => void model.backbone.cls_token?.fill_(step))
     const progress = { step, epoch: 1, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, knn: null }
-    await saveCheckpoint(run, state, progress, encoder)
+    await saveCheckpoint(run, state, progress, described)
   }
-  if (done) await exportEncoder(run, model.backbone, encoder)
+  if (done) await exportEncoder(run, model.backbone, described)
   model.dispose()
   return run
 }
@@ -77,12 +78,20 @@ describe('exportBackbone refuses', () => {
     await mkdir(taken)
     await writeFile(join(taken, 'notes.txt'), 'mine')
     const attempt = (to: ExportRequest['to'], out: string, force?: boolean) => exportBackbone(run.path, { to, out, force })
-    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Overwrite it \(force\), or choose another place/)
+    await expect(attempt('onnx', run.config)).rejects.toThrow(/is there already. Write there all the same \(force\)/)
     await expect(attempt('onnx', taken, true)).rejects.toThrow(/a file's path for out, received 'the folder /)
     await expect(attempt('timm', run.config, true)).rejects.toThrow(/a folder's path for out, received 'the file /)
-    await expect(attempt('huggingface', taken)).rejects.toThrow(/is not empty/)
+    await expect(attempt('huggingface', taken)).rejects.toThrow(/is there already/)
     await expect(attempt('huggingface', run.path, true)).rejects.toThrow(/is the folder of a run/)
     await expect(attempt('pytorch', source, true)).rejects.toThrow(/is what is exported/)
+    await expect(attempt('timm', '')).rejects.toThrow(/a path for out, received ''/)
+    // Also by another name.
+    await symlink(source, join(run.path, 'model.safetensors'))
+    const linked = exportBackbone(join(run.path, 'model.safetensors'), { to: 'onnx', out: source, force: true })
+    await expect(linked).rejects.toThrow(/is what is exported/)
+    const folder = (await exportBackbone(run.path, { to: 'timm' })).path
+    const again = exportBackbone(join(folder, 'model.safetensors'), { to: 'huggingface', out: folder, force: true })
+    await expect(again).rejects.toThrow(/is what is exported/)
     expect(await readdir(taken)).toEqual(['notes.txt'])
     expect(await readFile(run.config, 'utf8')).toBe('{}\n')
     await attempt('huggingface', taken, true)
@@ -155,6 +164,24 @@ describe('exportBackbone', () => {
     for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(model.stateDict()[name]!.equal(tensor), name).toBe(true)
   })
 
+  it.each([
+    ['registers', { registerTokens: 2 }, { reg_tokens: 2, class_token: true, global_pool: 'token' }],
+    ['no CLS token', { classToken: false }, { reg_tokens: 0, class_token: false, global_pool: 'avg', fc_norm: false }]
+  ] as const)('of an encoder with %s is refused by Hugging Face alone', async (_, tokens, described) => {
+    const run = await finished(true, tokens)
+    await expect(exportBackbone(run.path, { to: 'huggingface' })).rejects.toThrow(/for a ViTModel of Hugging Face's transformers/)
+    expect(await readdir(run.exported)).toEqual(['backbone.safetensors'])
+    for (const to of ['onnx', 'pytorch'] as const) await exportBackbone(run.path, { to })
+    const { path } = await exportBackbone(run.path, { to: 'timm' })
+    const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8')) as { model_args: object }
+    expect(config.model_args).toMatchObject(described)
+    const again = await loadEncoder(join(path, 'model.safetensors'))
+    expect(again.encoder).toEqual({ ...encoder, ...tokens })
+    const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
+    const state = again.backbone.stateDict()
+    for (const [name, tensor] of Object.entries(backbone.stateDict())) expect(state[name]!.equal(tensor), name).toBe(true)
+  })
+
   it('for images of another size resamples the position embedding and nothing else', async () => {
     const run = await finished()
     const { path } = await exportBackbone(run.path, { to: 'timm', imageSize: [16, 20] })
@@ -163,7 +190,8 @@ describe('exportBackbone', () => {
     const { backbone } = await loadEncoder(join(run.exported, 'backbone.safetensors'))
     const expected = scope(() => new VisionTransformer({ ...backbone.options, imageSize: [16, 20] }))
     loadTimm(expected, backbone.stateDict(), { trainedAt: [8, 12] })
-    for (const [name, tensor] of Object.entries(expected.stateDict())) expect(other.backbone.stateDict()[name]!.equal(tensor), name).toBe(true)
+    const state = other.backbone.stateDict()
+    for (const [name, tensor] of Object.entries(expected.stateDict())) expect(state[name]!.equal(tensor), name).toBe(true)
     expect(other.backbone.pos_embed.shape).toEqual([1, 21, 128])
     const config = JSON.parse(await readFile(join(path, 'config.json'), 'utf8')) as { model_args: object }
     expect(config.model_args).toMatchObject({ img_size: [16, 20] })
@@ -183,11 +211,12 @@ if (spawnSync(python.python, ['-c', 'import timm'], { env: python.env }).status 
   describe('timm itself', () => {
     it.each([
       ['an encoder', {}],
-      ['a classifier by average pooling, with registers and layer scale', { numClasses: 4, registerTokens: 2, pool: 'avg', initValues: 0.1 }],
+      ['a pooling classifier with registers and layer scale', { numClasses: 4, registerTokens: 2, pool: 'avg', initValues: 0.1 }],
       ['a classifier without CLS token', { numClasses: 4, classToken: false, qkvBias: false }]
     ] as const)('loads %s by the folder alone', async (_, options) => {
       const folder = await temporaryFolder()
-      const model = perturb(new VisionTransformer({ imageSize: [8, 12], patchSize: 4, embedDim: 32, depth: 2, numHeads: 2, ...options })).eval()
+      const sizes = { imageSize: [8, 12], patchSize: 4, embedDim: 32, depth: 2, numHeads: 2 } as const
+      const model = perturb(new VisionTransformer({ ...sizes, ...options })).eval()
       await saveTimm(join(folder, 'model'), model, encoder)
       const images = torch.randn([3, 3, 8, 12])
       const [given, computed] = [join(folder, 'images.safetensors'), join(folder, 'tokens.safetensors')]

@@ -8,7 +8,8 @@ import { loadSafetensors, saveSafetensors } from '../../src/io/index.js'
 import * as torch from '../../src/torch/index.js'
 import { memory, type Tensor } from '../../src/torch/index.js'
 import {
-  fromHuggingFace, loadHuggingFace, saveHuggingFace, toHuggingFace, VisionTransformer, type VisionTransformerOptions
+  fromHuggingFace, loadHuggingFace, saveHuggingFace, saveTimm, timmArguments, toHuggingFace, VisionTransformer,
+  type VisionTransformerOptions
 } from '../../src/vision/index.js'
 import { difference, perturb, python, runPython } from '../parity/python.js'
 import { temporaryFolder } from '../support/folder.js'
@@ -21,7 +22,9 @@ const json = async (...path: string[]) => JSON.parse(await readFile(join(...path
 const bytes = (tensor: Tensor) => Buffer.from(tensor.toTypedArray().buffer)
 
 describe('a ViTModel is refused', () => {
-  const config = { model_type: 'vit', hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, image_size: 8, patch_size: 4 }
+  const config = {
+    model_type: 'vit', hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, image_size: 8, patch_size: 4
+  }
   const { state } = toHuggingFace(new VisionTransformer({ imageSize: 8, patchSize: 4, embedDim: 16, depth: 1, numHeads: 2 }))
   const without = (name: string) => Object.fromEntries(Object.entries(state).filter(([key]) => key !== name))
   const query = 'encoder.layer.0.attention.attention.query.weight'
@@ -29,15 +32,30 @@ describe('a ViTModel is refused', () => {
     'without a config': [null, state, /an object for the config, received null/],
     'of another model': [{ ...config, model_type: 'deit' }, state, /'vit' for model_type of the config, received 'deit'/],
     'without a type': [{ ...config, model_type: undefined }, state, /model_type of the config, received undefined/],
-    'with another activation': [{ ...config, hidden_act: 'gelu_new' }, state, /'gelu', the exact one, for hidden_act of the config, received 'gelu_new'/],
-    'with patches that are not square': [{ ...config, patch_size: [4, 2] }, state, /square patch for patch_size of the config, received \[ 4, 2 \]/],
+    'with another activation': [
+      { ...config, hidden_act: 'gelu_new' }, state,
+      /'gelu', the exact one, for hidden_act of the config, received 'gelu_new'/
+    ],
+    'with patches that are not square': [
+      { ...config, patch_size: [4, 2] }, state,
+      /square patch for patch_size of the config, received \[ 4, 2 \]/
+    ],
     'with half a layer': [{ ...config, num_hidden_layers: 0.5 }, state, /positive integer for num_hidden_layers of the config/],
     'with a text for a size': [{ ...config, image_size: '8' }, state, /one or two positive integers for image_size of the config/],
+    'with a million layers': [
+      { ...config, num_hidden_layers: 1e6 }, state,
+      /about 4192 elements, as many as its tensors have for the config, received 'one of 3072000\d+'/
+    ],
+    'with a width that no memory has': [{ ...config, hidden_size: 2 ** 40, num_attention_heads: 1 }, state, /about 4192 elements/],
+    'for an image that no memory has': [{ ...config, image_size: 2 ** 30 }, state, /about 4192 elements/],
     'with an epsilon below 0': [{ ...config, layer_norm_eps: -1 }, state, /layer_norm_eps/],
     'without tensors': [config, null, /tensors by name for the state dict, received null/],
     'with an array for a tensor': [config, { ...state, 'classifier.weight': [1] }, /a Tensor for 'classifier.weight'/],
     'that lacks a tensor': [config, without(query), /does not fit ViTModel. missing: encoder.layer.0.attention.attention.query.weight$/],
-    'that has one too many': [config, { ...state, 'encoder.layer.1.output.dense.bias': torch.zeros([16]) }, /unexpected: encoder.layer.1.output.dense.bias$/],
+    'that has one too many': [
+      config, { ...state, 'encoder.layer.1.output.dense.bias': torch.zeros([16]) },
+      /unexpected: encoder.layer.1.output.dense.bias$/
+    ],
     // Query, key and value together would have the right size.
     'whose query has rows of the key': [
       config, { ...state, [query]: torch.zeros([24, 16]), [query.replace('query', 'key')]: torch.zeros([8, 16]) },
@@ -50,6 +68,11 @@ describe('a ViTModel is refused', () => {
     expect(attempt).toThrow(InputError)
     expect(attempt).toThrow(message)
     expect(memory().tensors).toBe(before)
+  })
+
+  it('that is none of ours', async () => {
+    expect(() => toHuggingFace({} as never)).toThrow(/a VisionTransformer for the model, received {}/)
+    await expect(saveHuggingFace('nowhere', null as never)).rejects.toThrow(/a VisionTransformer for the model, received null/)
   })
 
   it('with heads that do not divide the width', () => {
@@ -77,7 +100,9 @@ describe('what a ViTModel cannot be is refused before anything is written', () =
   it('statistics of other channels', async () => {
     const folder = join(await temporaryFolder(), 'model')
     const model = new VisionTransformer(small)
-    await expect(saveHuggingFace(folder, model, { mean: [0.5], std: [1, 1] })).rejects.toThrow(/2 numbers, one for each channel, for mean, received \[ 0.5 \]/)
+    await expect(saveHuggingFace(folder, model, { mean: [0.5], std: [1, 1] })).rejects.toThrow(
+      /2 numbers, one for each channel, for mean, received \[ 0.5 \]/
+    )
     await expect(saveHuggingFace(folder, model, { mean: [0.5, 0.5] })).rejects.toThrow(/for std, received undefined/)
     await expect(readdir(folder)).rejects.toThrow(/ENOENT/)
   })
@@ -117,21 +142,22 @@ describe("models of Hugging Face's transformers", () => {
     const ignored = ['transformers_version', 'pooler_act', 'pooler_output_size', 'encoder_stride', 'initializer_range']
     const theirs = Object.entries(await json(fixtures, name, 'config.json')).filter(([key]) => !ignored.includes(key))
     expect(own).toEqual(Object.fromEntries(theirs))
-    const [written, original] = await Promise.all([folder, join(fixtures, name)].map((path) => loadSafetensors(join(path, 'model.safetensors'))))
-    expect(written!.metadata).toEqual(original!.metadata)
+    const load = (path: string) => loadSafetensors(join(path, 'model.safetensors'))
+    const [written, original] = [await load(folder), await load(join(fixtures, name))]
+    expect(written.metadata).toEqual(original.metadata)
     if (name !== 'modern') {
-      const kept = Object.keys(original!.tensors).filter((key) => !key.startsWith('pooler.'))
-      expect(Object.keys(written!.tensors).sort()).toEqual(kept.sort())
+      const kept = Object.keys(original.tensors).filter((key) => !key.startsWith('pooler.'))
+      expect(Object.keys(written.tensors).sort()).toEqual(kept.sort())
     }
     // The file of version 5's names in version 4's.
     const v4 = (key: string) =>
       key.replace(/^layers/, 'encoder.layer').replace('mlp.fc1', 'intermediate.dense').replace('mlp.fc2', 'output.dense')
         .replace('attention.q_proj', 'attention.attention.query').replace('attention.k_proj', 'attention.attention.key')
         .replace('attention.v_proj', 'attention.attention.value').replace('attention.o_proj', 'attention.output.dense')
-    for (const [key, tensor] of Object.entries(original!.tensors)) {
-      if (!key.startsWith('pooler.')) expect(bytes(written!.tensors[v4(key)]!).equals(bytes(tensor)), key).toBe(true)
+    for (const [key, tensor] of Object.entries(original.tensors)) {
+      if (!key.startsWith('pooler.')) expect(bytes(written.tensors[v4(key)]!).equals(bytes(tensor)), key).toBe(true)
     }
-    for (const { tensors } of [written!, original!]) for (const tensor of Object.values(tensors)) tensor.dispose()
+    for (const { tensors } of [written, original]) for (const tensor of Object.values(tensors)) tensor.dispose()
     for (const tensor of Object.values(expected)) tensor.dispose()
     model.dispose()
     expect(memory().tensors).toBe(before)
@@ -140,12 +166,21 @@ describe("models of Hugging Face's transformers", () => {
   it('have epsilons of their own', async () => {
     expect((await loadHuggingFace(join(fixtures, 'encoder'))).model.options.normEps).toBe(1e-12)
     expect((await loadHuggingFace(join(fixtures, 'modern'))).model.options.normEps).toBe(1e-6)
+    for (const normEps of [-1e-6, NaN, Infinity, '1e-6' as never]) {
+      expect(() => new VisionTransformer({ ...small, normEps })).toThrow(/a number of at least 0 for normEps/)
+    }
+    const other = new VisionTransformer({ ...small, normEps: 1e-12 })
+    expect(() => timmArguments(other)).toThrow(/0.000001, timm's, for normEps, received 1e-12/)
+    const folder = join(await temporaryFolder(), 'timm')
+    await expect(saveTimm(folder, other)).rejects.toThrow(/normEps/)
+    await expect(readdir(folder)).rejects.toThrow(/ENOENT/)
   })
 })
 
 describe('a round trip', () => {
   const variants: Record<string, Partial<VisionTransformerOptions>> = {
-    'an encoder': {}, 'a classifier': { numClasses: 3 }, 'a square image': { imageSize: 8 }, 'no bias of query, key and value': { qkvBias: false },
+    'an encoder': {}, 'a classifier': { numClasses: 3 }, 'a square image': { imageSize: 8 },
+    'no bias of query, key and value': { qkvBias: false },
     // Ratios that are no exact fractions: widths of 1 and 49.
     'a narrow MLP': { embedDim: 18, mlpRatio: 1.1 / 18 }, 'an odd MLP': { embedDim: 18, mlpRatio: 49.5 / 18 }
   }

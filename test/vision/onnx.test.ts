@@ -6,7 +6,9 @@ import { InputError } from '../../src/errors.js'
 import { saveOnnx, type OnnxModel } from '../../src/io/index.js'
 import * as torch from '../../src/torch/index.js'
 import { memory, type Tensor } from '../../src/torch/index.js'
-import { exportOnnx, visionTransformer, VisionTransformer, type OnnxOptions, type VisionTransformerOptions } from '../../src/vision/index.js'
+import {
+  exportOnnx, visionTransformer, VisionTransformer, type OnnxOptions, type VisionTransformerOptions
+} from '../../src/vision/index.js'
 import { difference, perturb, runPython } from '../parity/python.js'
 import { temporaryFolder } from '../support/folder.js'
 
@@ -23,8 +25,8 @@ interface Runtime {
   readonly Tensor: new (type: 'float32', data: Float32Array, dims: readonly number[]) => object
 }
 
-const { onnxRuntime } = (await import(new URL('../../scripts/onnxruntime.mjs', import.meta.url).href)) as { readonly onnxRuntime: () => string }
-const { default: runtime } = (await import(onnxRuntime())) as { default: Runtime }
+const scripts: unknown = await import(new URL('../../scripts/onnxruntime.mjs', import.meta.url).href)
+const { default: runtime } = (await import((scripts as { readonly onnxRuntime: () => string }).onnxRuntime())) as { default: Runtime }
 
 const small = { imageSize: [8, 12] as const, patchSize: 4, channels: 2, embedDim: 16, depth: 2, numHeads: 2 }
 
@@ -116,6 +118,7 @@ describe('exportOnnx', () => {
       await expect(attempt).rejects.toThrow(InputError)
       await expect(attempt).rejects.toThrow(message)
     }
+    await expect(exportOnnx(path, { options: {} } as never)).rejects.toThrow(/a VisionTransformer for the model/)
     await expect(exportOnnx(join(folder, 'none/model.onnx'), model)).rejects.toThrow(/ENOENT/)
     expect(await readdir(folder)).toEqual([])
     expect(memory().tensors).toBe(before)
@@ -199,7 +202,8 @@ describe('saveOnnx', () => {
   it('refuses dtypes that the format lacks and files that no reader takes, and leaves what is there', async () => {
     const path = join(await temporaryFolder(), 'model.onnx')
     await writeFile(path, 'mine')
-    await expect(saveOnnx(path, model({ x: torch.zeros([1], { dtype: 'complex64' }) }))).rejects.toThrow(/dtype that ONNX has for 'x', received 'complex64'/)
+    const complex = torch.zeros([1], { dtype: 'complex64' })
+    await expect(saveOnnx(path, model({ x: complex }))).rejects.toThrow(/dtype that ONNX has for 'x', received 'complex64'/)
     // Half a gigabyte of one number, as often as needed: nothing of it is in memory.
     const large = torch.zeros([1]).expand([2 ** 29])
     await expect(saveOnnx(path, model({ large }))).rejects.toThrow(/would have 2147\d+ bytes, and an ONNX file holds at most 2147483647/)

@@ -172,7 +172,7 @@ describe('tokens before those of the patches', () => {
   it('leave options with their defaults filled in', () => {
     expect(new VisionTransformer(small).options).toMatchObject({
       ...small, mlpRatio: 4, qkvBias: true, dropPath: 0, classToken: true, registerTokens: 0, noEmbedClass: false, initValues: null,
-      pool: 'token', fcNorm: false, numClasses: 0
+      normEps: 1e-6, pool: 'token', fcNorm: false, numClasses: 0
     })
     const { imageSize, pool, fcNorm } = new VisionTransformer({ ...small, imageSize: 16, classToken: false }).options
     expect([imageSize, pool, fcNorm]).toEqual([[16, 16], 'avg', true])
