@@ -55,13 +55,14 @@ export function countElements(shape: readonly number[]): number {
   return shape.includes(0) ? 0 : product
 }
 
+// As deep as the reference implementation goes.
+const MAX_DEPTH = 128
+
 /**
- * The first name that an object of a JSON text has twice, at any depth. `JSON.parse` takes the last silently, other readers the first: a
- * file must not mean one thing here and another there.
- *
- * @param json - Legal JSON.
+ * What `JSON.parse` would take although it must not be: a name that an object has twice, of which it takes the last silently and other
+ * readers the first, so that a file meant one thing here and another there; and nesting without end.
  */
-export function duplicateName(json: string): string | undefined {
+function flawOf(json: string): string | undefined {
   const open: Set<string>[] = []
   let start = -1 // of the string that `i` is in
   let last = '' // string, as it is written
@@ -74,30 +75,31 @@ export function duplicateName(json: string): string | undefined {
         start = -1
       }
     } else if (character === '"') start = i
-    else if (character === '{') open.push(new Set())
-    else if (character === '}') open.pop()
+    else if (character === '{' || character === '[') {
+      if (open.push(new Set()) > MAX_DEPTH) return `nests more than ${MAX_DEPTH} deep`
+    } else if (character === '}' || character === ']') open.pop()
     else if (character === ':') {
-      const [name, names] = [JSON.parse(last) as string, open.at(-1)!]
-      if (names.has(name)) return name
-      names.add(name)
+      const name = JSON.parse(last) as string
+      if (open.at(-1)?.has(name)) return `has the name '${name}' twice`
+      open.at(-1)?.add(name)
     }
   }
   return undefined
 }
 
-/** Parses the bytes of a JSON object whose names are unique and which holds no half characters. @throws what `refuse` throws. */
+/** Parses the bytes of a JSON object, with unique names, not nested without end. @throws what `refuse` throws. */
 export function parseUnique(bytes: Uint8Array, what: string, refuse: (reason: string) => never): Record<string, unknown> {
-  let text: string
+  let flaw: string | undefined
   let parsed: unknown
   try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-    parsed = JSON.parse(text)
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    flaw = flawOf(text)
+    parsed = flaw === undefined ? JSON.parse(text) : undefined
   } catch {
     refuse(`${what} is no JSON`)
   }
+  if (flaw !== undefined) refuse(`${what} ${flaw}`)
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) refuse(`${what} is no JSON object`)
-  const duplicate = duplicateName(text)
-  if (duplicate !== undefined) refuse(`${what} has the name '${duplicate}' twice`)
   return parsed as Record<string, unknown>
 }
 

@@ -148,10 +148,12 @@ export async function saveSafetensors(
   requirePath(path)
   if (typeof tensors !== 'object' || tensors === null) throw expected('tensors by name', 'tensors', tensors)
   requireMetadata(metadata)
+  if (typeof options !== 'object' || options === null) throw expected('an object', 'options', options)
   const { maxShardBytes, snapshot = false } = options
   if (maxShardBytes !== undefined && !(Number.isSafeInteger(maxShardBytes) && maxShardBytes > 0)) {
     throw expected('a positive integer', 'maxShardBytes', maxShardBytes)
   }
+  if (typeof snapshot !== 'boolean') throw expected('true or false', 'snapshot', snapshot)
   const items = Object.entries(tensors).map(([name, source]) => toItem(name, source))
   const copies = snapshot ? items.map((item) => (isTensor(item.source) ? copied(item, item.source) : item)) : items
   try {

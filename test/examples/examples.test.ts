@@ -20,7 +20,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 
 describe('examples', () => {
   it('are all run here', async () => {
-    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'regression.ts', 'tensors.ts'])
+    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts'])
   })
 
   it('tensors', async () => {
@@ -33,6 +33,13 @@ describe('examples', () => {
   it('regression', async () => {
     const output = await example('regression')
     expect(Number(/sine without noise: ([\d.]+)/.exec(output)?.[1])).toBeLessThan(0.15)
+  })
+
+  it('safetensors', async () => {
+    const output = await example('safetensors')
+    expect(output).toMatch(/^(\d+) tensors, random weights\n.*\nread: cls_token pos_embed\n[^]*\n\1 tensors of bfloat16\n$/)
+    expect(output).toContain("{ dtype: 'float32', shape: [ 1, 65, 128 ] }")
+    expect(output).toMatch(/\nmodel-00001-of-00004.safetensors\n[^]*\nmodel.safetensors.index.json\n/)
   })
 
   it('pretrain', async () => {

@@ -38,6 +38,8 @@ describe('misuse', () => {
     for (const maxShardBytes of [0, -1, 1.5, NaN, '5' as never]) {
       await expect(saveSafetensors(path, {}, {}, { maxShardBytes })).rejects.toThrow(/a positive integer for maxShardBytes/)
     }
+    await expect(saveSafetensors(path, {}, {}, null as never)).rejects.toThrow(/an object for options, received null/)
+    await expect(saveSafetensors(path, {}, {}, { snapshot: 1 as never })).rejects.toThrow(/true or false for snapshot, received 1/)
     const lazy: readonly [unknown, RegExp][] = [
       [{ dtype: 'float33', shape: [1], make: () => numbers(1) }, /a dtype .* for the dtype of 'a'/],
       [{ dtype: 'float32', shape: [-1], make: () => numbers(1) }, /sizes for the shape of 'a', received \[ -1 \]/],
