@@ -67,8 +67,8 @@ limits the batch, besides what does not depend on it: weights, gradients and the
 ${table(['model', 'encoder, float32', 'encoder, bfloat16', 'GMML step, float32', 'GMML step, bfloat16'], memory)}
 
 *Encoder* is a step of the encoder alone, *GMML step* one of pretraining on whole images: corruption, encoder, head, L1.
-bfloat16 is autocast: weights stay in float32. Measured on ${date.slice(0, 10)} on the CPU (${device.cpu}, libtorch ${runtime.libtorch.version},
-one thread) as the growth of the highest resident memory of a process from one batch to another of three times its size
+bfloat16 is autocast: weights stay in float32. Measured on ${date.slice(0, 10)} on the CPU (${device.cpu},
+libtorch ${runtime.libtorch.version}, one thread) as the growth of the highest resident memory of a process from one batch to another of three times its size
 (\`npm run bench -- zoo\`, record in \`bench/results\`). A GPU with the same kernels keeps the same activations; its workspaces differ.
 `
 }

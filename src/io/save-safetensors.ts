@@ -1,5 +1,5 @@
 import { rm, type FileHandle } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, normalize } from 'node:path'
 
 import { expected, InputError } from '../errors.js'
 import { call, isTensor, keep, noGrad, operator, scope, type DType, type Tensor } from '../torch/index.js'
@@ -146,6 +146,7 @@ export async function saveSafetensors(
   options: SaveOptions = {}
 ): Promise<void> {
   requirePath(path)
+  path = normalize(path)
   if (typeof tensors !== 'object' || tensors === null) throw expected('tensors by name', 'tensors', tensors)
   requireMetadata(metadata)
   if (typeof options !== 'object' || options === null) throw expected('an object', 'options', options)

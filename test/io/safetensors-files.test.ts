@@ -253,6 +253,11 @@ describe('in shards', () => {
     await saveSafetensors(join(folder, 'other.safetensors'), tensors(), {}, { maxShardBytes: 24 })
     const others = (await readdir(folder)).filter((name) => name.startsWith('other'))
     await saveSafetensors(path, { a: numbers(2, 5), b: numbers(2, 8) }, {}, { maxShardBytes: 8 })
+    // The same path, written differently.
+    await saveSafetensors(`${folder}/.//model.safetensors`, { a: numbers(2), b: numbers(2) }, {}, { maxShardBytes: 8 })
+    expect((await readdir(folder)).filter((name) => name.startsWith('model'))).toHaveLength(3)
+    await saveSafetensors(path, tensors(), {}, { maxShardBytes: 24 })
+    await saveSafetensors(path, { a: numbers(2, 5), b: numbers(2, 8) }, {}, { maxShardBytes: 8 })
     const two = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', INDEX]
     expect((await readdir(folder)).sort()).toEqual([...two, ...others].sort())
     expect(values((await loadSafetensors(folder)).tensors)).toEqual({ a: [5, 6], b: [8, 9] })
@@ -303,6 +308,14 @@ describe('in shards', () => {
         async (folder) => saveSafetensors(join(folder, third), { d: numbers(1), a: numbers(4) }),
         /tensor 'a' is in 'model-00003-of-00004.safetensors', which the index says of 'model-00001/
       ],
+      'an index of absurd length': [
+        async (folder) => {
+          const file = await open(join(folder, INDEX), 'r+')
+          await file.truncate(5_000_000_000)
+          await file.close()
+        },
+        /it has 5000000000 bytes, more than the 100000000 of any header$/
+      ],
       'no JSON': [(folder) => writeFile(join(folder, INDEX), '{"weight_map":'), /no legal index of safetensors files: it is no JSON$/],
       'a list': [(folder) => writeFile(join(folder, INDEX), '[]'), /it is no JSON object$/],
       'no map': [change(() => ({ metadata: {} })), /it has no weight_map$/],
@@ -312,7 +325,7 @@ describe('in shards', () => {
       ...Object.fromEntries(
         ['../model.safetensors', '..', '.', '', '/etc/passwd', 'sub/a.safetensors', 'a\\b', 'a\0b'].map((file) => [
           `the file ${JSON.stringify(file)}`,
-          [change((index) => void (index.weight_map['a'] = file)), /'a' should be in ".*", which is no name of a file beside it$/] as const
+          [change((index) => void (index.weight_map['a'] = file)), /'a' should be in '[^]*', which is no name of a file beside/] as const
         ])
       )
     }

@@ -48,13 +48,13 @@ describe('loading refuses', () => {
     'a dtype twice': [file('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', 4), /the name 'dtype' twice$/],
     'metadata twice': [file('{"__metadata__":{},"__metadata__":{}}'), /the name '__metadata__' twice$/],
     'a name of metadata twice': [file('{"__metadata__":{"a\\"":"1","a\\"":"2"}}'), /the name 'a"' twice$/],
-    'half a character for a name': [file(`{"\\ud800":${text(f32(0, 4))}}`, 4), /the name "\\ud800" is no Unicode text$/],
+    'half a character for a name': [file(`{"\\ud800":${text(f32(0, 4))}}`, 4), /the name of tensor '.' is no Unicode text$/],
     'half a character in the metadata': [file('{"__metadata__":{"a":"\\udc00"}}'), /its metadata are no strings by name$/],
-    'a number for a tensor': [file({ a: 3 }), /tensor 'a' has the unknown dtype 'undefined'/],
-    'null for a tensor': [file({ a: null }), /tensor 'a' has the unknown dtype 'undefined'/],
+    'a number for a tensor': [file({ a: 3 }), /tensor 'a' has the unknown dtype undefined/],
+    'null for a tensor': [file({ a: null }), /tensor 'a' has the unknown dtype undefined/],
     'an unknown dtype': [file({ a: { ...f32(0, 4), dtype: 'F7' } }, 4), /tensor 'a' has the unknown dtype 'F7'/],
     'a dtype in small letters': [file({ a: { ...f32(0, 4), dtype: 'f32' } }, 4), /tensor 'a' has the unknown dtype 'f32'/],
-    'a list for a dtype': [file({ a: { ...f32(0, 4), dtype: ['F32'] } }, 4), /tensor 'a' has the unknown dtype 'F32'/],
+    'a list for a dtype': [file({ a: { ...f32(0, 4), dtype: ['F32'] } }, 4), /tensor 'a' has the unknown dtype \[ 'F32' \]/],
     'a property of every object for a dtype': [file({ a: { ...f32(0, 4), dtype: '__proto__' } }, 4), /unknown dtype '__proto__'/],
     'a dtype that libtorch lacks': [
       file({ a: { dtype: 'F6_E2M3', shape: [4], data_offsets: [0, 3] } }, 3),
@@ -78,6 +78,15 @@ describe('loading refuses', () => {
     'an offset beyond 2^53': [file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1e300]}}`, 1), /no legal offsets/],
     'a fraction of an offset': [file({ a: f32(0.5, 4.5) }, 5), /tensor 'a' has no legal offsets/],
     'three offsets': [file({ a: f32(0, 4, 8) }, 8), /tensor 'a' has no legal offsets/],
+    'more dimensions than an operator takes': [
+      file({ a: { ...f32(0, 4), shape: Array<number>(65).fill(1) } }, 4),
+      /tensor 'a' has more than 64 dimensions$/
+    ],
+    'more names than any file has': [
+      file(`{${Array.from({ length: 2 ** 20 }, (_, i) => `"${i}":1,`).join('')}"a":1}`),
+      /its header has more than 1048576 names$/
+    ],
+    'a name that fills the screen': [file({ ['x'.repeat(1000)]: 3 }), /tensor 'x{77}\.\.\.' has the unknown dtype undefined$/],
     'more than there is memory': [file({ a: { dtype: 'U8', shape: [2 ** 50], data_offsets: [0, 2 ** 50] } }, 4), /need 11258999/],
     'a shape whose product overflows': [file({ a: { ...f32(0, 4), shape: [2 ** 40, 2 ** 40] } }, 4), /more elements than can be counted$/],
     'a product that overflows to zero': [file({ a: { ...f32(0, 0), shape: [2 ** 32, 2 ** 32] } }), /more elements than can be counted$/],
