@@ -11,10 +11,10 @@ const formatNames = {
   float8_e5m2: 'F8_E5M2', float8_e4m3fnuz: 'F8_E4M3FNUZ', float8_e5m2fnuz: 'F8_E5M2FNUZ', float8_e8m0fnu: 'F8_E8M0', float4_e2m1fn_x2: 'F4'
 } as const satisfies Partial<Record<DType, string>>
 
-const dtypesByName = new Map<string, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
+const dtypesByName = new Map<unknown, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
 
 // Dtypes of the format that libtorch has no tensors of.
-const LACKING = ['F6_E2M3', 'F6_E3M2']
+const LACKING: readonly unknown[] = ['F6_E2M3', 'F6_E3M2']
 
 /** Bytes of the longest header; the reference implementation refuses longer ones too. */
 export const MAX_HEADER = 100_000_000
@@ -124,9 +124,8 @@ function parseEntry(name: string, value: unknown, refuse: (reason: string) => ne
   const tensor = `tensor ${describe(name)}`
   if (!isWellFormed(name)) refuse(`the name of ${tensor} is no Unicode text`)
   const { dtype: dtypeName, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>
-  if (LACKING.includes(String(dtypeName))) refuse(`${tensor} has the dtype ${String(dtypeName)}, which libtorch does not have`)
-  const dtype = dtypesByName.get(String(dtypeName))
-  if (!dtype || typeof dtypeName !== 'string') refuse(`${tensor} has the unknown dtype ${describe(dtypeName)}`)
+  if (LACKING.includes(dtypeName)) refuse(`${tensor} has the dtype ${describe(dtypeName)}, which libtorch does not have`)
+  const dtype = dtypesByName.get(dtypeName) ?? refuse(`${tensor} has the unknown dtype ${describe(dtypeName)}`)
   if (!Array.isArray(shape) || !shape.every(isCount)) refuse(`${tensor} has no legal shape`)
   if (shape.length > MAX_DIMENSIONS) refuse(`${tensor} has more than ${MAX_DIMENSIONS} dimensions`)
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) refuse(`${tensor} has no legal offsets`)

@@ -53,12 +53,13 @@ describe('loading refuses', () => {
     'a number for a tensor': [file({ a: 3 }), /tensor 'a' has the unknown dtype undefined/],
     'null for a tensor': [file({ a: null }), /tensor 'a' has the unknown dtype undefined/],
     'an unknown dtype': [file({ a: { ...f32(0, 4), dtype: 'F7' } }, 4), /tensor 'a' has the unknown dtype 'F7'/],
+    'an object that is no text for a dtype': [file({ a: { ...f32(0, 4), dtype: { toString: 1 } } }, 4), /unknown dtype \{ toString: 1 \}$/],
     'a dtype in small letters': [file({ a: { ...f32(0, 4), dtype: 'f32' } }, 4), /tensor 'a' has the unknown dtype 'f32'/],
     'a list for a dtype': [file({ a: { ...f32(0, 4), dtype: ['F32'] } }, 4), /tensor 'a' has the unknown dtype \[ 'F32' \]/],
     'a property of every object for a dtype': [file({ a: { ...f32(0, 4), dtype: '__proto__' } }, 4), /unknown dtype '__proto__'/],
     'a dtype that libtorch lacks': [
       file({ a: { dtype: 'F6_E2M3', shape: [4], data_offsets: [0, 3] } }, 3),
-      /tensor 'a' has the dtype F6_E2M3, which libtorch does not have$/
+      /tensor 'a' has the dtype 'F6_E2M3', which libtorch does not have$/
     ],
     'numbers of four bits that leave half a byte': [
       file({ a: { dtype: 'F4', shape: [2, 3], data_offsets: [0, 3] } }, 3),
