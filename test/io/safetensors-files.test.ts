@@ -100,17 +100,13 @@ describe('tensors by name', () => {
     const path = join(await temporaryFolder(), 'a.safetensors')
     await saveSafetensors(path, { a: numbers(1000), b: numbers(1_000_000) })
     const before = memory().tensors
-    const names = (name: string) => {
-      // Between header and data.
-      void shortened
-      return name !== ''
-    }
     const probe = await open(path)
     const handles = Object.getPrototypeOf(probe) as FileHandle
     await probe.close()
     const read = Reflect.get(handles, 'read') as (...args: unknown[]) => Promise<{ bytesRead: number }>
     let shortened = false
     const spy = vi.spyOn(handles, 'read').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+      // Between the first tensor's data and the second's.
       if ((args[3] as number) > 10_000 && !shortened) {
         shortened = true
         const file = await open(path, 'r+')
@@ -119,7 +115,7 @@ describe('tensors by name', () => {
       }
       return (await read.apply(this, args)) as never
     })
-    await expect(loadSafetensors(path, { names })).rejects.toThrow(/ends within tensor 'b': it was changed while it was read/)
+    await expect(loadSafetensors(path)).rejects.toThrow(/ends within tensor 'b': it was changed while it was read/)
     spy.mockRestore()
     expect(memory().tensors).toBe(before)
   })

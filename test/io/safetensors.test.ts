@@ -351,6 +351,36 @@ describe('read by Python', () => {
     expect(JSON.parse(await runPython(join(folder, 'read.py'), path))).toEqual(sums(known))
   })
 
+  it('with the official package: shapes of every kind, of every dtype, both ways', async () => {
+    const folder = await temporaryFolder()
+    const [path, copy] = [join(folder, 'a.safetensors'), join(folder, 'b.safetensors')]
+    const shapes = Object.fromEntries((Object.keys(formats) as DType[]).flatMap((dtype) => {
+      const tensor = sample(dtype)
+      // The format has no single number of four bits.
+      const scalar = dtype === 'float4_e2m1fn_x2' ? [] : [[`${dtype} scalar`, tensor.select(0, 1).select(0, 2)] as const]
+      const empty = torch.empty([2, 0, 3], { dtype })
+      return [[`${dtype} empty`, empty] as const, [`${dtype} column`, tensor.narrow(1, 1, 1)] as const, ...scalar]
+    }))
+    await saveSafetensors(path, shapes)
+    await writeFile(
+      join(folder, 'read.py'),
+      script(`import torch
+from safetensors.torch import load_file, save_file
+tensors = load_file(path)
+save_file({k: v.unsqueeze(0) for k, v in tensors.items()}, sys.argv[2])
+print(json.dumps({k: [str(v.dtype), v.shape] for k, v in tensors.items()}))`)
+    )
+    const described = Object.fromEntries(Object.entries(shapes).map(([name, { dtype, shape }]) => [name, [`torch.${dtype}`, shape]]))
+    expect(JSON.parse(await runPython(join(folder, 'read.py'), path, copy))).toEqual(described)
+    for (const map of [false, true]) {
+      const { tensors: back } = await loadSafetensors(copy, { map })
+      expect(Object.keys(back).sort()).toEqual(Object.keys(shapes).sort())
+      for (const [name, tensor] of Object.entries(shapes)) {
+        expect([back[name]!.dtype, back[name]!.shape, bits(back[name]!)], name).toEqual([tensor.dtype, [1, ...tensor.shape], bits(tensor)])
+      }
+    }
+  })
+
   it('with the official package, every dtype, and what that writes is read here', async () => {
     const folder = await temporaryFolder()
     const [path, copy] = [join(folder, 'a.safetensors'), join(folder, 'b.safetensors')]
