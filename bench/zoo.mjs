@@ -38,7 +38,7 @@ export function run({ quick, only = '' }) {
   return {
     name: 'zoo',
     what: [
-      'bytesPerImage: growth of the peak of resident memory during forward, loss and backward, by image, from the smaller batch to the larger',
+      'bytesPerImage: growth of the peak of resident memory in forward, loss and backward from the smaller batch to the larger, by image',
       'encoder: the encoder alone; gmml: corruption, encoder, reconstruction head and L1; images of three channels included in both',
       'bfloat16: autocast, weights and gradients in float32'
     ],
@@ -48,10 +48,12 @@ export function run({ quick, only = '' }) {
 }
 
 export function print({ rows }) {
-  const mb = (bytes) => (bytes / 1e6).toFixed(1)
+  const columns = STEPS.flatMap((step) => DTYPES.map((dtype) => [step, dtype]))
   console.log('\nzoo: MB of memory per image in training')
   console.log(table(
-    ['', 'batches', ...STEPS.flatMap((step) => DTYPES.map((dtype) => `${step} ${dtype}`))],
-    rows.map((row) => [row.title, row.batches.join(', '), ...STEPS.flatMap((step) => DTYPES.map((dtype) => mb(row[step][dtype].bytesPerImage)))])
+    ['', 'batches', ...columns.map((column) => column.join(' '))],
+    rows.map((row) => [
+      row.title, row.batches.join(', '), ...columns.map(([step, dtype]) => (row[step][dtype].bytesPerImage / 1e6).toFixed(1))
+    ])
   ))
 }

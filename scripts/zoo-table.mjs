@@ -24,7 +24,7 @@ export function zooRecord() {
 
 const row = (cells) => `| ${cells.join(' | ')} |`
 const table = (head, rows) => [row(head), row(head.map((_, i) => (i ? '---:' : '---'))), ...rows.map(row)].join('\n')
-const three = (number) => (number < 1000 ? Number(number.toPrecision(3)) : Math.round(number)).toString()
+const three = (number) => (number < 1000 ? number.toPrecision(3) : number.toFixed(0))
 
 /**
  * @param {{ visionTransformers: Record<string, object>, costOf: (options: object) => import('../dist/vision/index.js').Cost }} vision
@@ -67,9 +67,9 @@ limits the batch, besides what does not depend on it: weights, gradients and the
 ${table(['model', 'encoder, float32', 'encoder, bfloat16', 'GMML step, float32', 'GMML step, bfloat16'], memory)}
 
 *Encoder* is a step of the encoder alone, *GMML step* one of pretraining on whole images: corruption, encoder, head, L1.
-bfloat16 is autocast: weights stay in float32. Measured on ${date.slice(0, 10)} on the CPU (${device.cpu}, libtorch ${runtime.libtorch.version},
-one thread) as the growth of the highest resident memory of a process from one batch to another of three times its size
-(\`npm run bench -- zoo\`, record in \`bench/results\`). A GPU with the same kernels keeps the same activations; its workspaces differ.
+bfloat16 is autocast: weights stay in float32. Measured on ${date.slice(0, 10)} on the CPU (${device.cpu},
+libtorch ${runtime.libtorch.version}, one thread) as the growth of the highest resident memory of a process from one batch
+to another of three times its size (\`npm run bench -- zoo\`, record in \`bench/results\`). A GPU was not measured.
 `
 }
 

@@ -1,8 +1,8 @@
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-import { InputError } from '../errors.js'
-import { parseUnique, readHeader, type Header } from './safetensors-header.js'
+import { describe, InputError } from '../errors.js'
+import { MAX_HEADER, parseUnique, readHeader, type Header } from './safetensors-header.js'
 
 // As Hugging Face names them.
 const MODEL = 'model.safetensors'
@@ -42,13 +42,15 @@ export async function readIndex(path: string): Promise<ReadonlyMap<string, strin
   const refuse = (reason: string): never => {
     throw new InputError(`${path} is no legal index of safetensors files: ${reason}`)
   }
+  const { size } = await stat(path)
+  if (size > MAX_HEADER) refuse(`it has ${size} bytes, more than the ${MAX_HEADER} of any header`)
   const { weight_map: files } = parseUnique(await readFile(path), 'it', refuse)
   if (typeof files !== 'object' || files === null || Array.isArray(files)) refuse('it has no weight_map')
   const map = new Map<string, string>()
   for (const [tensor, file] of Object.entries(files as object) as [string, unknown][]) {
     // A file beside the index and nowhere else: the index may be anyone's.
     const plain = typeof file === 'string' && file !== '' && file !== '.' && file !== '..' && !/[/\\\0]/.test(file)
-    if (!plain) refuse(`tensor '${tensor}' should be in ${JSON.stringify(file)}, which is no name of a file beside it`)
+    if (!plain) refuse(`tensor ${describe(tensor)} should be in ${describe(file)}, which is no name of a file beside it`)
     map.set(tensor, file as string)
   }
   return map
@@ -70,12 +72,13 @@ async function openIndexed(path: string, opened: OpenFile[]): Promise<void> {
     for (const { name } of header.entries) {
       const expected = map.get(name)
       if (expected !== basename(shard)) {
-        refuse(`tensor '${name}' is in '${basename(shard)}', which the index ${expected ? `says of '${expected}'` : 'does not mention'}`)
+        const otherwise = expected === undefined ? 'does not mention' : `says of '${expected}'`
+        refuse(`tensor ${describe(name)} is in '${basename(shard)}', which the index ${otherwise}`)
       }
       found.add(name)
     }
   }
-  for (const [name, file] of map) if (!found.has(name)) refuse(`'${file}' has no tensor '${name}'`)
+  for (const [name, file] of map) if (!found.has(name)) refuse(`'${file}' has no tensor ${describe(name)}`)
 }
 
 async function openOne(path: string): Promise<OpenFile> {

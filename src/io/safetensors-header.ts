@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises'
 
-import { expected, InputError } from '../errors.js'
+import { describe, expected, InputError } from '../errors.js'
 import type { DType } from '../torch/index.js'
 import { arrayTypes } from '../torch/types.js'
 
@@ -11,13 +11,13 @@ const formatNames = {
   float8_e5m2: 'F8_E5M2', float8_e4m3fnuz: 'F8_E4M3FNUZ', float8_e5m2fnuz: 'F8_E5M2FNUZ', float8_e8m0fnu: 'F8_E8M0', float4_e2m1fn_x2: 'F4'
 } as const satisfies Partial<Record<DType, string>>
 
-const dtypesByName = new Map<string, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
+const dtypesByName = new Map<unknown, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]))
 
 // Dtypes of the format that libtorch has no tensors of.
-const LACKING = ['F6_E2M3', 'F6_E3M2']
+const LACKING: readonly unknown[] = ['F6_E2M3', 'F6_E3M2']
 
-// The reference implementation refuses longer headers too.
-const MAX_HEADER = 100_000_000
+/** Bytes of the longest header; the reference implementation refuses longer ones too. */
+export const MAX_HEADER = 100_000_000
 
 /** Bytes that are read or written at once. Larger pieces are no faster, and take memory besides the tensors'. */
 export const CHUNK = 1 << 20
@@ -55,16 +55,24 @@ export function countElements(shape: readonly number[]): number {
   return shape.includes(0) ? 0 : product
 }
 
+// As deep as the reference implementation goes.
+const MAX_DEPTH = 128
+
+// Four to a tensor. A model of half a trillion weights has less than a tenth of it; without a limit a made-up header takes gigabytes.
+const MAX_NAMES = 1 << 20
+
+// As many as libtorch's operators take.
+const MAX_DIMENSIONS = 64
+
 /**
- * The first name that an object of a JSON text has twice, at any depth. `JSON.parse` takes the last silently, other readers the first: a
- * file must not mean one thing here and another there.
- *
- * @param json - Legal JSON.
+ * What `JSON.parse` would take although it must not be: a name that an object has twice, of which it takes the last silently and other
+ * readers the first, so that a file meant one thing here and another there; and more nesting and names than any file needs.
  */
-export function duplicateName(json: string): string | undefined {
+function flawOf(json: string): string | undefined {
   const open: Set<string>[] = []
   let start = -1 // of the string that `i` is in
   let last = '' // string, as it is written
+  let count = 0
   for (let i = 0; i < json.length; i++) {
     const character = json[i]
     if (start >= 0) {
@@ -74,30 +82,32 @@ export function duplicateName(json: string): string | undefined {
         start = -1
       }
     } else if (character === '"') start = i
-    else if (character === '{') open.push(new Set())
-    else if (character === '}') open.pop()
+    else if (character === '{' || character === '[') {
+      if (open.push(new Set()) > MAX_DEPTH) return `nests more than ${MAX_DEPTH} deep`
+    } else if (character === '}' || character === ']') open.pop()
     else if (character === ':') {
-      const [name, names] = [JSON.parse(last) as string, open.at(-1)!]
-      if (names.has(name)) return name
-      names.add(name)
+      const name = JSON.parse(last) as string
+      if (open.at(-1)?.has(name)) return `has the name ${describe(name)} twice`
+      if (++count > MAX_NAMES) return `has more than ${MAX_NAMES} names`
+      open.at(-1)?.add(name)
     }
   }
   return undefined
 }
 
-/** Parses the bytes of a JSON object whose names are unique and which holds no half characters. @throws what `refuse` throws. */
+/** Parses the bytes of a JSON object that has no {@link flawOf flaw}. @throws what `refuse` throws. */
 export function parseUnique(bytes: Uint8Array, what: string, refuse: (reason: string) => never): Record<string, unknown> {
-  let text: string
+  let flaw: string | undefined
   let parsed: unknown
   try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-    parsed = JSON.parse(text)
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    flaw = flawOf(text)
+    parsed = flaw === undefined ? JSON.parse(text) : undefined
   } catch {
     refuse(`${what} is no JSON`)
   }
+  if (flaw !== undefined) refuse(`${what} ${flaw}`)
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) refuse(`${what} is no JSON object`)
-  const duplicate = duplicateName(text)
-  if (duplicate !== undefined) refuse(`${what} has the name '${duplicate}' twice`)
   return parsed as Record<string, unknown>
 }
 
@@ -111,25 +121,26 @@ function parseMetadata(value: unknown, refuse: (reason: string) => never): Recor
 }
 
 function parseEntry(name: string, value: unknown, refuse: (reason: string) => never): Entry {
-  if (!isWellFormed(name)) refuse(`the name ${JSON.stringify(name)} is no Unicode text`)
+  const tensor = `tensor ${describe(name)}`
+  if (!isWellFormed(name)) refuse(`the name of ${tensor} is no Unicode text`)
   const { dtype: dtypeName, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>
-  if (LACKING.includes(String(dtypeName))) refuse(`tensor '${name}' has the dtype ${String(dtypeName)}, which libtorch does not have`)
-  const dtype = dtypesByName.get(String(dtypeName))
-  if (!dtype || typeof dtypeName !== 'string') refuse(`tensor '${name}' has the unknown dtype '${String(dtypeName)}'`)
-  if (!Array.isArray(shape) || !shape.every(isCount)) refuse(`tensor '${name}' has no legal shape`)
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) refuse(`tensor '${name}' has no legal offsets`)
+  if (LACKING.includes(dtypeName)) refuse(`${tensor} has the dtype ${describe(dtypeName)}, which libtorch does not have`)
+  const dtype = dtypesByName.get(dtypeName) ?? refuse(`${tensor} has the unknown dtype ${describe(dtypeName)}`)
+  if (!Array.isArray(shape) || !shape.every(isCount)) refuse(`${tensor} has no legal shape`)
+  if (shape.length > MAX_DIMENSIONS) refuse(`${tensor} has more than ${MAX_DIMENSIONS} dimensions`)
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) refuse(`${tensor} has no legal offsets`)
   const [start, end] = offsets as [number, number]
-  const own = dtype === 'float4_e2m1fn_x2' ? halveLast(name, shape, refuse) : shape
+  const own = dtype === 'float4_e2m1fn_x2' ? halveLast(tensor, shape, refuse) : shape
   const bytes = countElements(own) * elementSize(dtype)
-  if (!Number.isSafeInteger(bytes)) refuse(`tensor '${name}' has a shape of more elements than can be counted`)
-  if (end - start !== bytes) refuse(`tensor '${name}' has ${end - start} bytes where its shape and dtype need ${bytes}`)
+  if (!Number.isSafeInteger(bytes)) refuse(`${tensor} has a shape of more elements than can be counted`)
+  if (end - start !== bytes) refuse(`${tensor} has ${end - start} bytes where its shape and dtype need ${bytes}`)
   return { name, dtype, shape: own, start, end }
 }
 
 // The format counts numbers of four bits, libtorch the bytes that hold two of them.
-function halveLast(name: string, shape: readonly number[], refuse: (reason: string) => never): number[] {
+function halveLast(tensor: string, shape: readonly number[], refuse: (reason: string) => never): number[] {
   const last = shape.at(-1)
-  if (last === undefined || last % 2) refuse(`tensor '${name}' has numbers of 4 bits that do not fill the bytes of its last dimension`)
+  if (last === undefined || last % 2) refuse(`${tensor} has numbers of 4 bits that do not fill the bytes of its last dimension`)
   return [...shape.slice(0, -1), last / 2]
 }
 
@@ -162,7 +173,7 @@ export async function readHeader(file: FileHandle, path: string): Promise<Header
   entries.sort((a, b) => a.start - b.start || a.end - b.end)
   let next = 0
   for (const { name, start, end } of entries) {
-    if (start !== next) refuse(`tensor '${name}' begins at byte ${start} of the data where ${next} was expected (overlap or gap)`)
+    if (start !== next) refuse(`tensor ${describe(name)} begins at byte ${start} of the data where ${next} was expected (overlap or gap)`)
     next = end
   }
   if (bytes.length + next !== size) refuse(`its tensors need ${bytes.length + next} bytes, the file has ${size}`)

@@ -1,5 +1,5 @@
 import { rm, type FileHandle } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, normalize } from 'node:path'
 
 import { expected, InputError } from '../errors.js'
 import { call, isTensor, keep, noGrad, operator, scope, type DType, type Tensor } from '../torch/index.js'
@@ -146,12 +146,15 @@ export async function saveSafetensors(
   options: SaveOptions = {}
 ): Promise<void> {
   requirePath(path)
+  path = normalize(path)
   if (typeof tensors !== 'object' || tensors === null) throw expected('tensors by name', 'tensors', tensors)
   requireMetadata(metadata)
+  if (typeof options !== 'object' || options === null) throw expected('an object', 'options', options)
   const { maxShardBytes, snapshot = false } = options
   if (maxShardBytes !== undefined && !(Number.isSafeInteger(maxShardBytes) && maxShardBytes > 0)) {
     throw expected('a positive integer', 'maxShardBytes', maxShardBytes)
   }
+  if (typeof snapshot !== 'boolean') throw expected('true or false', 'snapshot', snapshot)
   const items = Object.entries(tensors).map(([name, source]) => toItem(name, source))
   const copies = snapshot ? items.map((item) => (isTensor(item.source) ? copied(item, item.source) : item)) : items
   try {

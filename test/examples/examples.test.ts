@@ -21,7 +21,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 describe('examples', () => {
   it('are all run here', async () => {
     expect((await readdir(join(root, 'examples'))).sort()).toEqual([
-      'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'tensors.ts', 'timm.ts'
+      'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
     ])
   })
 
@@ -54,6 +54,13 @@ describe('examples', () => {
     } finally {
       await rm(folder, { recursive: true, force: true })
     }
+  })
+
+  it('safetensors', async () => {
+    const output = await example('safetensors')
+    expect(output).toMatch(/^(\d+) tensors, random weights\n.*\nread: cls_token pos_embed\n[^]*\n\1 tensors of bfloat16\n$/)
+    expect(output).toContain("{ dtype: 'float32', shape: [ 1, 65, 128 ] }")
+    expect(output).toMatch(/\nmodel-00001-of-00004.safetensors\n[^]*\nmodel.safetensors.index.json\n/)
   })
 
   it('pretrain', async () => {

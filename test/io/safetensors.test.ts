@@ -38,7 +38,8 @@ describe('loading refuses', () => {
     'two headers': [file('{}{}'), /its header is no JSON$/],
     'a zero after the header': [file('{}\0'), /its header is no JSON$/],
     'a header length of zero before data': [file('', 8), /its header is no JSON$/],
-    'a header without end': [file('{"a":'.repeat(100_000)), /its header is no JSON$/],
+    'a header without end': [file('{"a":'.repeat(100_000)), /its header nests more than 128 deep$/],
+    'a header of brackets': [file(`{"a":{"x":${'['.repeat(200)}${']'.repeat(200)}}}`), /its header nests more than 128 deep$/],
     'a name twice': [file(`{"a":${text(f32(0, 4))},"a":${text(f32(0, 4))}}`, 4), /its header has the name 'a' twice$/],
     'a name twice, written differently': [
       file(`{"a":${text(f32(0, 4))},"\\u0061" :${text(f32(4, 8))}}`, 8),
@@ -47,17 +48,18 @@ describe('loading refuses', () => {
     'a dtype twice': [file('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', 4), /the name 'dtype' twice$/],
     'metadata twice': [file('{"__metadata__":{},"__metadata__":{}}'), /the name '__metadata__' twice$/],
     'a name of metadata twice': [file('{"__metadata__":{"a\\"":"1","a\\"":"2"}}'), /the name 'a"' twice$/],
-    'half a character for a name': [file(`{"\\ud800":${text(f32(0, 4))}}`, 4), /the name "\\ud800" is no Unicode text$/],
+    'half a character for a name': [file(`{"\\ud800":${text(f32(0, 4))}}`, 4), /the name of tensor '.' is no Unicode text$/],
     'half a character in the metadata': [file('{"__metadata__":{"a":"\\udc00"}}'), /its metadata are no strings by name$/],
-    'a number for a tensor': [file({ a: 3 }), /tensor 'a' has the unknown dtype 'undefined'/],
-    'null for a tensor': [file({ a: null }), /tensor 'a' has the unknown dtype 'undefined'/],
+    'a number for a tensor': [file({ a: 3 }), /tensor 'a' has the unknown dtype undefined/],
+    'null for a tensor': [file({ a: null }), /tensor 'a' has the unknown dtype undefined/],
     'an unknown dtype': [file({ a: { ...f32(0, 4), dtype: 'F7' } }, 4), /tensor 'a' has the unknown dtype 'F7'/],
+    'an object that is no text for a dtype': [file({ a: { ...f32(0, 4), dtype: { toString: 1 } } }, 4), /unknown dtype \{ toString: 1 \}$/],
     'a dtype in small letters': [file({ a: { ...f32(0, 4), dtype: 'f32' } }, 4), /tensor 'a' has the unknown dtype 'f32'/],
-    'a list for a dtype': [file({ a: { ...f32(0, 4), dtype: ['F32'] } }, 4), /tensor 'a' has the unknown dtype 'F32'/],
+    'a list for a dtype': [file({ a: { ...f32(0, 4), dtype: ['F32'] } }, 4), /tensor 'a' has the unknown dtype \[ 'F32' \]/],
     'a property of every object for a dtype': [file({ a: { ...f32(0, 4), dtype: '__proto__' } }, 4), /unknown dtype '__proto__'/],
     'a dtype that libtorch lacks': [
       file({ a: { dtype: 'F6_E2M3', shape: [4], data_offsets: [0, 3] } }, 3),
-      /tensor 'a' has the dtype F6_E2M3, which libtorch does not have$/
+      /tensor 'a' has the dtype 'F6_E2M3', which libtorch does not have$/
     ],
     'numbers of four bits that leave half a byte': [
       file({ a: { dtype: 'F4', shape: [2, 3], data_offsets: [0, 3] } }, 3),
@@ -77,6 +79,15 @@ describe('loading refuses', () => {
     'an offset beyond 2^53': [file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1e300]}}`, 1), /no legal offsets/],
     'a fraction of an offset': [file({ a: f32(0.5, 4.5) }, 5), /tensor 'a' has no legal offsets/],
     'three offsets': [file({ a: f32(0, 4, 8) }, 8), /tensor 'a' has no legal offsets/],
+    'more dimensions than an operator takes': [
+      file({ a: { ...f32(0, 4), shape: Array<number>(65).fill(1) } }, 4),
+      /tensor 'a' has more than 64 dimensions$/
+    ],
+    'more names than any file has': [
+      file(`{${Array.from({ length: 2 ** 20 }, (_, i) => `"${i}":1,`).join('')}"a":1}`),
+      /its header has more than 1048576 names$/
+    ],
+    'a name that fills the screen': [file({ ['x'.repeat(1000)]: 3 }), /tensor 'x{77}\.\.\.' has the unknown dtype undefined$/],
     'more than there is memory': [file({ a: { dtype: 'U8', shape: [2 ** 50], data_offsets: [0, 2 ** 50] } }, 4), /need 11258999/],
     'a shape whose product overflows': [file({ a: { ...f32(0, 4), shape: [2 ** 40, 2 ** 40] } }, 4), /more elements than can be counted$/],
     'a product that overflows to zero': [file({ a: { ...f32(0, 0), shape: [2 ** 32, 2 ** 32] } }), /more elements than can be counted$/],
@@ -338,6 +349,36 @@ describe('read by Python', () => {
       )
     )
     expect(JSON.parse(await runPython(join(folder, 'read.py'), path))).toEqual(sums(known))
+  })
+
+  it('with the official package: shapes of every kind, of every dtype, both ways', async () => {
+    const folder = await temporaryFolder()
+    const [path, copy] = [join(folder, 'a.safetensors'), join(folder, 'b.safetensors')]
+    const shapes = Object.fromEntries((Object.keys(formats) as DType[]).flatMap((dtype) => {
+      const tensor = sample(dtype)
+      // The format has no single number of four bits.
+      const scalar = dtype === 'float4_e2m1fn_x2' ? [] : [[`${dtype} scalar`, tensor.select(0, 1).select(0, 2)] as const]
+      const empty = torch.empty([2, 0, 3], { dtype })
+      return [[`${dtype} empty`, empty] as const, [`${dtype} column`, tensor.narrow(1, 1, 1)] as const, ...scalar]
+    }))
+    await saveSafetensors(path, shapes)
+    await writeFile(
+      join(folder, 'read.py'),
+      script(`import torch
+from safetensors.torch import load_file, save_file
+tensors = load_file(path)
+save_file({k: v.unsqueeze(0) for k, v in tensors.items()}, sys.argv[2])
+print(json.dumps({k: [str(v.dtype), v.shape] for k, v in tensors.items()}))`)
+    )
+    const described = Object.fromEntries(Object.entries(shapes).map(([name, { dtype, shape }]) => [name, [`torch.${dtype}`, shape]]))
+    expect(JSON.parse(await runPython(join(folder, 'read.py'), path, copy))).toEqual(described)
+    for (const map of [false, true]) {
+      const { tensors: back } = await loadSafetensors(copy, { map })
+      expect(Object.keys(back).sort()).toEqual(Object.keys(shapes).sort())
+      for (const [name, tensor] of Object.entries(shapes)) {
+        expect([back[name]!.dtype, back[name]!.shape, bits(back[name]!)], name).toEqual([tensor.dtype, [1, ...tensor.shape], bits(tensor)])
+      }
+    }
   })
 
   it('with the official package, every dtype, and what that writes is read here', async () => {
