@@ -3,6 +3,9 @@ import type { FileHandle } from 'node:fs/promises'
 import type { DType } from '../torch/index.js'
 import { arrayTypes } from '../torch/types.js'
 
+/** Bytes that are read or written at once. Larger pieces are no faster, and take memory besides the tensors'. */
+export const CHUNK = 1 << 20
+
 /** Bytes of one element. */
 export const elementSize = (dtype: DType) => arrayTypes[dtype].BYTES_PER_ELEMENT * (dtype.startsWith('complex') ? 2 : 1)
 

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises'
 
 import { describe, expected, InputError } from '../errors.js'
 import type { DType } from '../torch/index.js'
-import { arrayTypes } from '../torch/types.js'
+import { elementSize, readAt } from './bytes.js'
 
 // Names of dtypes in the format, by ours. https://github.com/huggingface/safetensors
 const formatNames = {
@@ -18,12 +18,6 @@ const LACKING: readonly unknown[] = ['F6_E2M3', 'F6_E3M2']
 
 /** Bytes of the longest header; the reference implementation refuses longer ones too. */
 export const MAX_HEADER = 100_000_000
-
-/** Bytes that are read or written at once. Larger pieces are no faster, and take memory besides the tensors'. */
-export const CHUNK = 1 << 20
-
-/** Bytes of one element. */
-export const elementSize = (dtype: DType) => arrayTypes[dtype].BYTES_PER_ELEMENT * (dtype.startsWith('complex') ? 2 : 1)
 
 /** One tensor of a file. */
 export interface Entry {
@@ -142,17 +136,6 @@ function halveLast(tensor: string, shape: readonly number[], refuse: (reason: st
   const last = shape.at(-1)
   if (last === undefined || last % 2) refuse(`${tensor} has numbers of 4 bits that do not fill the bytes of its last dimension`)
   return [...shape.slice(0, -1), last / 2]
-}
-
-/** Fills `buffer` from `position` in the file. @returns How many bytes there were. */
-export async function readAt(file: FileHandle, buffer: Uint8Array, position: number): Promise<number> {
-  let done = 0
-  while (done < buffer.length) {
-    const { bytesRead } = await file.read(buffer, done, buffer.length - done, position + done)
-    if (bytesRead === 0) break
-    done += bytesRead
-  }
-  return done
 }
 
 /** Reads and checks the header of a file. @throws InputError naming the file and what is wrong with it, before any tensor is allocated. */

@@ -2,7 +2,8 @@ import { expected, InputError } from '../errors.js'
 import { call, empty, fromTypedArray, operator, scope, type DType, type Device, type Tensor } from '../torch/index.js'
 import { requireDevice } from '../torch/types.js'
 import { withFiles, type OpenFile } from './safetensors-files.js'
-import { CHUNK, elementSize, readAt, type Entry } from './safetensors-header.js'
+import { CHUNK, elementSize, readAt } from './bytes.js'
+import type { Entry } from './safetensors-header.js'
 
 const fromFile = operator('aten::from_file')
 const useMemoryOf = operator('aten::set_', 'source_Tensor_storage_offset')

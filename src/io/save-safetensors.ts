@@ -6,7 +6,8 @@ import { call, isTensor, keep, noGrad, operator, scope, type DType, type Tensor 
 import { requireDType } from '../torch/types.js'
 import { writeTogether, type Writing } from './atomic.js'
 import { indexOf, isShardOf, readIndex, shardOf } from './safetensors-files.js'
-import { CHUNK, countElements, elementSize, requireMetadata, requireWritable, writeHeader } from './safetensors-header.js'
+import { CHUNK, elementSize, writeAll } from './bytes.js'
+import { countElements, requireMetadata, requireWritable, writeHeader } from './safetensors-header.js'
 import { requirePath } from './safetensors.js'
 
 const version = operator('aten::_version')
@@ -75,11 +76,6 @@ function toShards(items: readonly Item[], maxBytes: number): Item[][] {
   // Widest elements first, as the reference implementation writes them: every tensor is aligned for readers that map the file.
   for (const shard of shards) shard.sort((a, b) => elementSize(b.dtype) - elementSize(a.dtype))
   return shards
-}
-
-// One write may take only a part: the disk is full, or the bytes are more than the system call takes at once.
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten
 }
 
 function requireUnchanged(items: readonly Item[]): void {

@@ -231,7 +231,7 @@ export function buildEncoder(description: EncoderDescription, options: { readonl
 }
 
 async function withWeights<T>(path: string, use: (tensors: StateDict, encoder: EncoderDescription) => T): Promise<T> {
-  const { tensors, metadata } = await loadSafetensors(path)
+  const { tensors, metadata } = await loadSafetensors(path, { names: (name) => !name.startsWith(OPTIMIZER) })
   try {
     return use(tensors, describedEncoder(path, metadata))
   } finally {
