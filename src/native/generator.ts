@@ -1,5 +1,5 @@
 import { addon } from './addon.js'
-import { GeneratorHandle } from './dispatch.js'
+import type { GeneratorHandle } from './dispatch.js'
 
 // The safety net for generators that nobody disposed of.
 const collected = new FinalizationRegistry<number>((handle) => addon.disposeGenerator(handle))

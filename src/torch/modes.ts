@@ -62,10 +62,6 @@ export interface GradientOptions extends autograd.GradOptions {
  * @throws InputError for what is no tensor. TorchError where an output does not require grad, an input is not used, or the graph of an
  *   earlier pass is gone.
  */
-export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor, options: GradientOptions & { readonly allowUnused?: false }): [Tensor]
-export function grad(
-  outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options?: GradientOptions
-): (Tensor | null)[]
 export function grad(
   outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options: GradientOptions = {}
 ): (Tensor | null)[] {

@@ -20,7 +20,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 
 describe('examples', () => {
   it('are all run here', async () => {
-    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['pretrain.ts', 'regression.ts', 'tensors.ts'])
+    expect((await readdir(join(root, 'examples'))).sort()).toEqual(['checkpointing.ts', 'pretrain.ts', 'regression.ts', 'tensors.ts'])
   })
 
   it('tensors', async () => {
@@ -33,6 +33,11 @@ describe('examples', () => {
   it('regression', async () => {
     const output = await example('regression')
     expect(Number(/sine without noise: ([\d.]+)/.exec(output)?.[1])).toBeLessThan(0.15)
+  })
+
+  it('checkpointing', async () => {
+    const output = await example('checkpointing')
+    expect(output).toBe('the same gradients, to the bit: true\nthe same random numbers after it: true\ngradient of the input: 4 x 65 x 96\n')
   })
 
   it('pretrain', async () => {

@@ -2,7 +2,7 @@ import { pathToFileURL } from 'node:url'
 
 import { describe, expect, it } from 'vitest'
 
-import * as torch from '../../src/torch/index.js'
+import type * as torch from '../../src/torch/index.js'
 import { InputError, TorchError, detectAnomaly, grad, tensor } from '../../src/torch/index.js'
 import { clean, runChild, torchModule } from '../native/support.js'
 
