@@ -26,7 +26,7 @@ using NodePtr = decltype(Edge::function);
 
 struct CallSite {
   std::string stack;
-  const Environment* owner;
+  const AnomalyRegion* owner;
 };
 
 struct Failure {
@@ -101,6 +101,7 @@ void update(const AnomalyRegion* region, AnomalyRegion::State state) {
   const std::lock_guard<std::mutex> lock(anomalyMutex);
   if (state == AnomalyRegion::State::Off) {
     watchers.erase(region);
+    std::erase_if(failures, [&](const Failure& failure) { return failure.site->owner == region; });
   } else {
     watchers[region] = state == AnomalyRegion::State::CheckNan;
   }
@@ -109,7 +110,7 @@ void update(const AnomalyRegion* region, AnomalyRegion::State state) {
   AnomalyMode::set_enabled(!watchers.empty(), checkNan);
 }
 
-std::vector<Failure> takeFailures(const Environment* owner) {
+std::vector<Failure> takeFailures(const AnomalyRegion* owner) {
   const std::lock_guard<std::mutex> lock(anomalyMutex);
   std::vector<Failure> taken;
   std::erase_if(failures, [&](Failure& failure) {
@@ -128,21 +129,18 @@ Napi::Value setAnomaly(const Napi::CallbackInfo& info) {
   const auto before = region.state();
   if (state != 0) install();
   region.set(static_cast<AnomalyRegion::State>(static_cast<int>(state)));
-  if (state == 0) {
-    currentSite.reset();
-    takeFailures(&environmentOf(info));
-  }
+  if (state == 0) currentSite.reset();
   return Napi::Number::New(info.Env(), static_cast<int>(before));
 }
 
 Napi::Value setCallSite(const Napi::CallbackInfo& info) {
-  currentSite = std::make_shared<const CallSite>(CallSite{stringAt(info, 0), &environmentOf(info)});
+  currentSite = std::make_shared<const CallSite>(CallSite{stringAt(info, 0), &environmentOf(info).anomaly});
   return info.Env().Undefined();
 }
 
 // The node whose backward failed last in a pass of this thread, and the call that made it; null if none did.
 Napi::Value takeAnomaly(const Napi::CallbackInfo& info) {
-  const auto taken = takeFailures(&environmentOf(info));
+  const auto taken = takeFailures(&environmentOf(info).anomaly);
   if (taken.empty()) return info.Env().Null();
   auto result = Napi::Object::New(info.Env());
   result.Set("node", taken.back().node);

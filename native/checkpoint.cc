@@ -214,6 +214,9 @@ class GradientPass {
     const at::AutoGradMode mode(createGraph_);
     torch::autograd::edge_list hooked;
     variable_list hookedGradients;
+    for (const auto& [edge, gradient] : pending_) {
+      if (!isLeaf(edge.function.get())) throw ValueError("the backward pass has not come to its end");
+    }
     for (auto& [edge, gradient] : pending_) {
       if (edge.function->post_hooks().empty()) {
         // Not through the engine, which would keep a reference: a gradient that nobody else holds becomes `.grad` without a copy.
@@ -268,7 +271,7 @@ class GradientPass {
     for (auto* node : result.ahead) {
       if (node->sequence_nr() < result.next->sequence_nr()) reach(node, older);
     }
-    // Numbers of nodes that another thread made (second derivatives on a GPU) say nothing: then it is the order of the sum that suffers.
+    // The numbers of nodes that another thread made (second derivatives on a GPU) say nothing: then the order of the sum is another.
     if (!older.count(result.next)) result.deferred = std::move(older);
     return result;
   }

@@ -17,9 +17,33 @@ namespace {
 // Napi's arguments beyond the buffer that is given are lost: more than this many are read in a second step.
 constexpr size_t kUsualArguments = 12;
 
+// Whether fromIValue can give such a result.
+bool hasCounterpart(const c10::Type& type) {
+  switch (type.kind()) {
+    case c10::TypeKind::OptionalType: return hasCounterpart(*type.castRaw<c10::OptionalType>()->getElementType());
+    case c10::TypeKind::ListType: return hasCounterpart(*type.castRaw<c10::ListType>()->getElementType());
+    case c10::TypeKind::TensorType:
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::SymIntType:
+    case c10::TypeKind::FloatType:
+    case c10::TypeKind::SymFloatType:
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::SymBoolType:
+    case c10::TypeKind::NumberType:
+    case c10::TypeKind::StringType:
+    case c10::TypeKind::DeviceObjType:
+    case c10::TypeKind::ScalarTypeType:
+    case c10::TypeKind::QSchemeType: return true;
+    default: return false;
+  }
+}
+
 std::vector<ResultPlan> planResults(const c10::FunctionSchema& schema) {
   std::vector<ResultPlan> results;
   for (const auto& result : schema.returns()) {
+    if (!hasCounterpart(*result.real_type())) {
+      throw ValueError("a result is of type " + result.real_type()->str() + ", which cannot be given to JavaScript");
+    }
     ResultPlan plan{-1, result.real_type()->kind() == c10::TypeKind::ScalarTypeType};
     if (result.alias_info() && result.alias_info()->isWrite()) {
       for (size_t i = 0; i < schema.arguments().size(); ++i) {

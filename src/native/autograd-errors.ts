@@ -14,7 +14,10 @@ const explanations: readonly (readonly [RegExp, string])[] = [
     'The backward of that operator needs the values from before: clone() first, or use the operator that makes a new tensor. ' +
       'detectAnomaly() names the call whose gradient failed'
   ],
-  [/appears to not have been used in the graph(\. Set [^.]*)?/, 'appears to not have been used in the graph. Give allowUnused: true to get null']
+  [
+    /appears to not have been used in the graph(\. Set [^.]*)?/,
+    'appears to not have been used in the graph. Give allowUnused: true to get null'
+  ]
 ]
 
 /**

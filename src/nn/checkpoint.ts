@@ -62,10 +62,9 @@ class Surroundings {
 }
 
 function runAll(blocks: readonly Block[], inputs: readonly unknown[]): unknown {
-  return blocks.reduce<readonly unknown[]>(
-    (values, block) => [block instanceof Module ? block.call(...(values as never[])) : (block as (...values: unknown[]) => unknown)(...values)],
-    inputs
-  )[0]
+  const run = (block: Block, values: readonly unknown[]): unknown =>
+    block instanceof Module ? block.call(...(values as never[])) : block(...(values as never[]))
+  return blocks.reduce<readonly unknown[]>((values, block) => [run(block, values)], inputs)[0]
 }
 
 function requireOutputs(output: unknown): readonly Tensor[] {

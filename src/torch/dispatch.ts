@@ -1,4 +1,5 @@
-import { statSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 
 import { expected } from '../errors.js'
@@ -39,17 +40,30 @@ export function callByName<R = Tensor>(op: Operator | string, ...args: unknown[]
 
 /**
  * Loads a shared library that registers operators with PyTorch's dispatcher (`TORCH_LIBRARY`), which `call` then reaches by name. The
- * library must be linked to the libtorch that is in use: see `buildInfo()`. It stays loaded. PyTorch: `torch.ops.load_library`.
+ * library must be linked to the libtorch that is in use: see `buildInfo()`. It stays loaded; again does nothing. PyTorch:
+ * `torch.ops.load_library`.
+ *
+ * A library that fails while it is loaded, such as one that registers another one's operators again, ends the process, as it does in
+ * Python: the system's loader cannot be stopped half-way.
  *
  * @param path - File of the library, from the working directory.
- * @throws InputError where there is no such file; TorchError with the loader's reason where it is no library that fits.
+ * @throws InputError where there is no such file, and where it has changed since it was loaded: that takes a new process. TorchError with
+ *   the loader's reason where it is no library that fits.
  */
 export function loadLibrary(path: string): void {
   if (typeof path !== 'string' || path === '') throw expected('the path of a shared library', 'path', path)
-  const file = resolve(path)
-  if (!statSync(file, { throwIfNoEntry: false })?.isFile()) throw expected('the file of a shared library', 'path', path)
-  system.loadLibrary(file)
+  if (!statSync(resolve(path), { throwIfNoEntry: false })?.isFile()) throw expected('the file of a shared library', 'path', path)
+  const file = realpathSync(path)
+  const content = createHash('sha256').update(readFileSync(file)).digest('hex')
+  const before = loaded.get(file)
+  if (before !== undefined && before !== content) throw expected('a library that has not changed since it was loaded', 'path', path)
+  // A copy of a loaded library would register its operators again.
+  if (![...loaded.values()].includes(content)) system.loadLibrary(file)
+  loaded.set(file, content)
 }
+
+// By file, a hash of what was loaded.
+const loaded = new Map<string, string>()
 
 export function isTensor(value: unknown): value is Tensor {
   return value instanceof TensorHandle

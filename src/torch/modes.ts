@@ -78,8 +78,7 @@ export function grad(
   const gradients = gradOutputs instanceof TensorHandle ? [gradOutputs] : gradOutputs
   const to = list(inputs)
   const found = autograd.gradientsOf(list(outputs), to, gradients, { ...options, allowUnused }) as (Tensor | null)[]
-  // As in PyTorch these zeros require grad, so that they can be differentiated like the others.
-  return materializeGrads ? found.map((gradient, i) => gradient ?? zerosLike(to[i]!).requiresGrad_()) : found
+  return materializeGrads ? found.map((gradient, i) => gradient ?? zerosLike(to[i]!).requiresGrad_(options.createGraph ?? false)) : found
 }
 
 /** Accumulates the gradients of several outputs at once. PyTorch: `torch.autograd.backward`. */

@@ -21,7 +21,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 describe('examples', () => {
   it('are all run here', async () => {
     expect((await readdir(join(root, 'examples'))).sort()).toEqual([
-      'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
+      'checkpointing.ts', 'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
     ])
   })
 
@@ -61,6 +61,11 @@ describe('examples', () => {
     expect(output).toMatch(/^(\d+) tensors, random weights\n.*\nread: cls_token pos_embed\n[^]*\n\1 tensors of bfloat16\n$/)
     expect(output).toContain("{ dtype: 'float32', shape: [ 1, 65, 128 ] }")
     expect(output).toMatch(/\nmodel-00001-of-00004.safetensors\n[^]*\nmodel.safetensors.index.json\n/)
+  })
+
+  it('checkpointing', async () => {
+    const output = await example('checkpointing')
+    expect(output).toBe('the same gradients, to the bit: true\nthe same random numbers after it: true\ngradient of the input: 4 x 65 x 96\n')
   })
 
   it('pretrain', async () => {

@@ -4,31 +4,36 @@ import { describe, expect, it } from 'vitest'
 
 import { checkpoint, checkpointSequential, Dropout, GELU, LayerNorm, Linear, Module, ModuleList, Sequential } from '../../src/nn/index.js'
 import * as torch from '../../src/torch/index.js'
-import { InputError, TorchError, grad, scope, type Tensor } from '../../src/torch/index.js'
+import { InputError, grad, scope, type Tensor } from '../../src/torch/index.js'
 import { VisionTransformer } from '../../src/vision/index.js'
-import { runChild, clean } from '../native/support.js'
+import { clean, runChild, torchModule } from '../native/support.js'
 
 torch.setNumThreads(1)
+
+const nnModule = new URL('../../dist/nn/index.js', import.meta.url).href
 
 const leaf = (shape: number[]) => torch.randn(shape, { dtype: 'float64', requiresGrad: true })
 const bits = (tensor: Tensor | null) => tensor && createHash('sha1').update(tensor.toTypedArray()).digest('hex')
 
 /** Gradients of all parameters, and numbers that are drawn afterwards, by name. */
-function trained(model: Module, step: () => Tensor, steps = 2): Record<string, unknown> {
+function trained(model: Module, step: () => Tensor, steps = 2): unknown {
   for (let i = 0; i < steps; i++) scope(() => step().backward())
   const gradients = [...model.namedParameters()].map(([name, parameter]) => [name, bits(parameter.grad)])
-  return { ...Object.fromEntries(gradients), next: torch.randn([3]).toArray() }
+  return { gradients, next: torch.randn([3]).toArray() }
 }
 
 describe('misuse', () => {
   it('is refused before anything runs', () => {
     const x = leaf([2])
-    const loose = checkpoint
-    for (const part of [null, undefined, 3, 'x', {}, x]) expect(() => loose(part, x)).toThrow(InputError)
-    expect(() => loose(async () => Promise.resolve(x), x)).toThrow(InputError)
-    for (const output of [undefined, null, 3, [], [3], { x }]) expect(() => loose(() => output, x)).toThrow(/Expected a Tensor or an array of Tensors/)
+    const loose: (part: never, ...inputs: never[]) => unknown = checkpoint
+    const refused = (part: unknown) => expect(() => loose(part as never, x as never))
+    for (const part of [null, undefined, 3, 'x', {}, x]) refused(part).toThrow(InputError)
+    refused(async () => Promise.resolve(x)).toThrow(InputError)
+    for (const output of [undefined, null, 3, [], [3], { x }]) refused(() => output).toThrow(/Expected a Tensor or an array of Tensors/)
     const sequential = checkpointSequential as unknown as (...values: unknown[]) => unknown
-    for (const segments of [0, -1, 1.5, 3, NaN, '1', undefined]) expect(() => sequential([torch.sin, torch.cos], segments, x)).toThrow(InputError)
+    for (const segments of [0, -1, 1.5, 3, NaN, '1', undefined]) {
+      expect(() => sequential([torch.sin, torch.cos], segments, x)).toThrow(InputError)
+    }
     for (const blocks of [null, 3, [3], ['x'], [x]]) expect(() => sequential(blocks, 1, x)).toThrow(InputError)
     expect(() => sequential([torch.sin], 1, 3)).toThrow(InputError)
     expect(torch.isGradEnabled()).toBe(true)
@@ -49,7 +54,8 @@ describe('misuse', () => {
     const spent = checkpoint(torch.exp, x).sum()
     spent.backward()
     expect(() => spent.backward()).toThrow(/^backward: Trying to backward through the graph a second time.*retainGraph: true/)
-    expect(() => torch.call('aten::_backward', checkpoint(torch.exp, x).sum(), [], null, false, false)).toThrow(/backward\(\) and grad\(\) only/)
+    const inner = checkpoint(torch.exp, x).sum()
+    expect(() => torch.call('aten::_backward', inner, [], null, false, false)).toThrow(/backward\(\) and grad\(\) only/)
   })
 
   it('a function that is another one the second time, or fails then, leaves all gradients as they were', () => {
@@ -129,7 +135,8 @@ describe('gradients are equal to the bit', () => {
     const plain = run((blocks, x) => [...blocks].reduce((value, block) => block.call(value), x))
     expect(run((blocks, x) => checkpointSequential(blocks, segments, x))).toEqual(plain)
     expect(run((blocks, x) => checkpointSequential(new Sequential(...blocks), segments, x))).toEqual(plain)
-    expect(run((blocks, x) => checkpointSequential([...blocks].map((block) => (value: Tensor) => block.call(value)), segments, x))).toEqual(plain)
+    const functions = (blocks: ModuleList<Mlp>) => [...blocks].map((block) => (value: Tensor) => block.call(value))
+    expect(run((blocks, x) => checkpointSequential(functions(blocks), segments, x))).toEqual(plain)
   })
 
   it('where segments share a block, gradients accumulate, and regions are within regions', () => {
@@ -189,7 +196,9 @@ describe('any graph', () => {
   const direct = ((part: (...inputs: Tensor[]) => unknown, ...inputs: Tensor[]) => part(...inputs)) as unknown as typeof checkpoint
   const near = (received: (Tensor | null)[], reference: (Tensor | null)[]) => {
     expect(received.map((tensor) => tensor !== null)).toEqual(reference.map((tensor) => tensor !== null))
-    for (const [i, tensor] of received.entries()) if (tensor) expect(tensor.allclose(reference[i]!, { rtol: 1e-12 }), `gradient ${i}`).toBe(true)
+    for (const [i, tensor] of received.entries()) {
+      if (tensor) expect(tensor.allclose(reference[i]!, { rtol: 1e-12 }), `gradient ${i}`).toBe(true)
+    }
   }
 
   it('backward, once and again', () => {
@@ -245,7 +254,8 @@ describe('any graph', () => {
     const x = leaf([4])
     const same = checkpoint((z: Tensor) => z, x)
     expect(same.requiresGrad).toBe(true)
-    const [indices, sorted, view] = checkpoint((z: Tensor) => [z.argsort(), z.sort()[0], z.slice({ dim: 0, start: 1 })], same) as [Tensor, Tensor, Tensor]
+    const three = (z: Tensor): [Tensor, Tensor, Tensor] => [z.argsort(), z.sort()[0], z.slice({ dim: 0, start: 1 })]
+    const [indices, sorted, view] = checkpoint(three, same)
     expect([indices.dtype, indices.requiresGrad, sorted.requiresGrad]).toEqual(['int64', false, true])
     sorted.mul(torch.arange(4)).sum().add(view.sum()).backward()
     const expected = leaf([4])
@@ -297,7 +307,7 @@ describe('memory', () => {
   it('holds less between forward and backward, and frees the function with its graph', () => {
     // Bytes that libtorch holds, counted by the process itself: what only the graph holds has no handle.
     const outcome = runChild(`
-      import { Linear, Sequential, GELU, checkpointSequential } from ${JSON.stringify(new URL('../../dist/nn/index.js', import.meta.url).href)}
+      import { Linear, Sequential, GELU, checkpointSequential } from ${JSON.stringify(nnModule)}
       torch.setNumThreads(1)
       const blocks = Array.from({ length: 8 }, () => new Sequential(new Linear(64, 512), new GELU(), new Linear(512, 64)))
       const x = torch.randn([4096, 64])
@@ -330,8 +340,8 @@ describe('memory', () => {
     const outcome = runChild(`
       import { Worker } from 'node:worker_threads'
       const code = \`
-        void Promise.all([import(\${JSON.stringify(${JSON.stringify(new URL('../../dist/torch/index.js', import.meta.url).href)})}),
-          import(\${JSON.stringify(${JSON.stringify(new URL('../../dist/nn/index.js', import.meta.url).href)})})]).then(([torch, { checkpoint }]) => {
+        void Promise.all([import(\${JSON.stringify(${JSON.stringify(torchModule)})}),
+          import(\${JSON.stringify(${JSON.stringify(nnModule)})})]).then(([torch, { checkpoint }]) => {
           const x = torch.ones([4], { requiresGrad: true })
           let calls = 0
           torch.detectAnomaly(() => {
@@ -346,8 +356,4 @@ describe('memory', () => {
     `)
     expect(outcome).toEqual(clean(true))
   })
-})
-
-it('errors are the project’s', () => {
-  expect(() => checkpoint(torch.exp, leaf([2])).backward()).toThrow(TorchError)
 })
