@@ -108,7 +108,7 @@ function draw(d: Draw, row: Row, schema: Schema, styles: readonly Style[]): Case
   const wanted = d.oneIn(4) ? [] : differentiable.filter(() => !d.oneIn(5))
   const style = d.pick(styles)
   return {
-    schema, row, args, style, natural: style !== 'call' && isNatural(schema) && d.oneIn(2), leaves: new Set(row.shapesOnly ? [] : wanted), seed: d.seed()
+    schema, row, args, style, natural: row.natural ?? (style !== 'call' && isNatural(schema) && d.oneIn(2)), leaves: new Set(row.shapesOnly ? [] : wanted), seed: d.seed()
   }
 }
 

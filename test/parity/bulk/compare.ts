@@ -62,6 +62,9 @@ export function compare(here: Observed, python: Observed, options: { shapesOnly?
   if (here.error !== undefined || python.error !== undefined) {
     if (here.error === undefined) return { kind: 'different', difference: `only Python raised: ${firstLine(python.error!)}` }
     if (python.error === undefined) return { kind: 'different', difference: `only here an error: ${firstLine(here.error)}` }
+    // Python names the class of the error first.
+    const reason = firstLine(python.error).replace(/^\w+: /, '')
+    if (!here.error.includes(reason)) return { kind: 'different', difference: `another error: '${firstLine(here.error)}' here, '${reason}' in Python` }
     return { kind: 'both raised' }
   }
   const forward =

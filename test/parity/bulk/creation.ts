@@ -35,7 +35,9 @@ export const creation: readonly Row[] = [
 export const random: readonly Row[] = [
   row('rand randn rand_like randn_like', { recipe: sized, dtypes: floats }),
   row('randint randint.low randint_like randint_like.low_dtype randperm', {
-    recipe: (d) => ({ size: d.shape(0, 3), self: d.t(d.shape()), low: d.int(-5, 0), high: d.int(1, 2 ** 40), n: d.int(0, 9), dtype: undefined, pin_memory: undefined })
+    recipe: (d) => ({
+      // No leaf: the dispatcher's randint_like records itself, PyTorch's function and ours do not.
+      size: d.shape(0, 3), self: { ...d.t(d.shape()), constant: true }, low: d.int(-5, 0), high: d.int(1, 2 ** 40), n: d.int(0, 9), dtype: undefined, pin_memory: undefined })
   }),
   row('normal.float_float', { recipe: (d) => ({ mean: d.float(-1, 1), size: d.shape(0, 3), dtype: undefined, pin_memory: undefined }) }),
   row('normal.Tensor_float normal.float_Tensor normal.Tensor_Tensor', {
@@ -85,7 +87,7 @@ export const lists: readonly Row[] = [
     recipe: (d, { name, overload }) => {
       const list = Array.from({ length: d.oneIn(8) ? 0 : d.int(1, 3) }, () => d.shape())
       const tensors = () => list.map((shape) => d.t(shape))
-      const numbers = list.map(() => d.plain())
+      const numbers = list.map(() => (d.oneIn(3) ? d.scalar() : d.plain()))
       const other = overload === 'Tensor' ? d.t([]) : tensors()
       return {
         self: tensors(), scalar: d.plain(), scalars: numbers, tensor1: tensors(), tensor2: tensors(), tensors1: tensors(), weights: tensors(), weight: d.plain(),
@@ -93,6 +95,6 @@ export const lists: readonly Row[] = [
         ord: d.pick([1, 2, Infinity]), dtype: undefined, ...(name.endsWith('norm') || overload === 'Scalar' ? {} : { other })
       }
     },
-    dtypes: inexact
+    dtypes: [...inexact, 'int64', 'int32', 'bool']
   })
 ]

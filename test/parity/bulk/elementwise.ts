@@ -21,7 +21,8 @@ export const elementwise: readonly Row[] = [
   }),
   row('bitwise_left_shift.Tensor bitwise_right_shift.Tensor bitwise_left_shift.Tensor_Scalar bitwise_right_shift.Tensor_Scalar', { dtypes: integers }),
   row(`add.Tensor sub.Tensor subtract.Tensor rsub.Tensor mul.Tensor multiply.Tensor div.Tensor divide.Tensor true_divide.Tensor
-    add.Scalar sub.Scalar subtract.Scalar rsub.Scalar mul.Scalar multiply.Scalar div.Scalar divide.Scalar true_divide.Scalar`),
+    subtract.Scalar rsub.Scalar multiply.Scalar divide.Scalar true_divide.Scalar`),
+  row('add.Scalar sub.Scalar mul.Scalar div.Scalar', { natural: true }),
   row(`eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor not_equal.Tensor less.Tensor less_equal.Tensor greater.Tensor
     greater_equal.Tensor eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar not_equal.Scalar less.Scalar less_equal.Scalar
     greater.Scalar greater_equal.Scalar logical_and logical_or logical_xor isclose`),
@@ -74,6 +75,10 @@ export const elementwise: readonly Row[] = [
       return { self: d.t(second), other: d.t(first, undefined, d.pick([...numeric, 'bool'])) }
     }
   }),
+  row('to.dtype _to_copy', {
+    recipe: (d) => ({ self: d.t(d.shape()), dtype: d.pick([...numeric, 'bool', 'uint64']), pin_memory: undefined, non_blocking: undefined })
+  }),
+  row('item', { recipe: (d) => ({ self: d.t(d.oneIn(8) ? [2] : d.pick([[], [1], [1, 1]])) }) }),
   row('equal is_same_size allclose', { recipe: (d) => {
     const self = d.t(d.shape())
     return { self, other: d.oneIn(2) ? self : d.t(d.shape()) }

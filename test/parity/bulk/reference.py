@@ -74,12 +74,14 @@ def encode(value, memory: Memory):
         return {"int": str(value)}
     if isinstance(value, float):
         return {"float": repr(value)}
+    if isinstance(value, complex):
+        return [encode(value.real, memory), encode(value.imag, memory)]
     return str(value).removeprefix("torch.")
 
 
 # As the dispatcher numbers them.
-DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128", "bool",
-          "qint8", "quint8", "qint32", "bfloat16")
+NAMES = "uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128 bool qint8 quint8 qint32 bfloat16"
+DTYPES = dict(enumerate(NAMES.split())) | {27: "uint16", 28: "uint32", 29: "uint64"}
 
 
 def run(call: dict, args: list):

@@ -16,7 +16,9 @@ export interface Row {
   readonly content?: Content
   /** The results' memory is not written by the operator: only their shape, strides and dtype are compared. */
   readonly shapesOnly?: boolean
-  /** Largest relative difference where equality is not given; the reason stands at the row. */
+  /** Python always goes the way of `torch.add(x, 2)`, which is not the dispatcher's add.Scalar. */
+  readonly natural?: boolean
+  /** Largest difference, relative to numbers above 1, where equality is not given; the reason stands at the row. */
   readonly tolerance?: number
 }
 
