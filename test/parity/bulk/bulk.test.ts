@@ -32,7 +32,7 @@ function draw({ row, schema, styles }: Tested): Run[] {
   const arbitrary = cases(row, schema, styles)
   const runs: Run[] = []
   let values = 0
-  for (let round = 0; round < 4 && values < perOperator; round++) {
+  for (let round = 0; values < perOperator && round < (values === 0 ? 20 : 4); round++) {
     for (const tested of fc.sample(arbitrary, { seed: hash(schema.text) + round, numRuns: perOperator })) {
       if (values === perOperator) break
       if (trace) appendFileSync(trace, `${describeCase(tested)}\n`)

@@ -114,7 +114,7 @@ function draw(d: Draw, row: Row, schema: Schema, styles: readonly Style[]): Case
 
 /** Cases of one operator. Arguments that the recipe gives and the schema does not have are for its siblings. */
 export function cases(row: Row, schema: Schema, styles: readonly Style[]): fc.Arbitrary<Case> {
-  return fc.gen().map((generator) => draw(new Draw(generator, row.dtypes, row.content), row, schema, styles))
+  return fc.gen().map((generator) => draw(new Draw(generator, row), row, schema, styles))
 }
 
 /** How large a case is, to report the smallest. */

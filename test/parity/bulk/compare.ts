@@ -58,13 +58,16 @@ export interface Verdict {
 
 const firstLine = (text: string): string => text.split('\n')[0]!
 
+/** Python has its own names of tensor types. */
+const plain = (text: string): string => text.replace(/torch\.(\w+)Tensor\b/g, 'CPU$1Type')
+
 export function compare(here: Observed, python: Observed, options: { shapesOnly?: boolean; tolerance?: number }): Verdict {
   if (here.error !== undefined || python.error !== undefined) {
     if (here.error === undefined) return { kind: 'different', difference: `only Python raised: ${firstLine(python.error!)}` }
     if (python.error === undefined) return { kind: 'different', difference: `only here an error: ${firstLine(here.error)}` }
     // Python names the class of the error first.
     const reason = firstLine(python.error).replace(/^\w+: /, '')
-    if (!here.error.includes(reason)) return { kind: 'different', difference: `another error: '${firstLine(here.error)}' here, '${reason}' in Python` }
+    if (!plain(here.error).includes(plain(reason))) return { kind: 'different', difference: `another error: '${firstLine(here.error)}' here, '${reason}' in Python` }
     return { kind: 'both raised' }
   }
   const forward =

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 
 import type { Complex, DType, Scalar } from '../../../src/torch/index.js'
+import type { Row } from './row.js'
 import { contiguousStrides, isComplex, isDifferentiable, type Content, type TensorSpec } from './tensors.js'
 
 /** What may stand for an argument before it is made: tensors as their descriptions. */
@@ -20,8 +21,8 @@ export const wide = ['float32', 'float64', 'complex64', 'complex128'] as const
 export class Draw {
   readonly dtype: DType
 
-  constructor(private readonly generator: fc.GeneratorValue, dtypes: readonly DType[], private readonly content: Content | undefined) {
-    this.dtype = this.pick(dtypes)
+  constructor(private readonly generator: fc.GeneratorValue, private readonly row: Pick<Row, 'dtypes' | 'content' | 'unexpanded'>) {
+    this.dtype = this.pick(row.dtypes)
   }
 
   /** Both ends included. Shrinks towards the first. */
@@ -95,7 +96,7 @@ export class Draw {
 
   /** A tensor with any strides. */
   t(shape: readonly number[], content?: Content, dtype: DType = this.dtype): TensorSpec {
-    const chosen = content ?? this.content ?? (this.oneIn(4) ? 'special' : 'normal')
+    const chosen = content ?? this.row.content ?? (this.oneIn(4) ? 'special' : 'normal')
     return { dtype, shape, ...this.layout(shape), content: chosen, seed: this.seed() }
   }
 
@@ -114,7 +115,7 @@ export class Draw {
       strides[dim] = step
       step *= Math.max(shape[dim]!, 1) + (this.oneIn(8) ? 1 : 0)
     }
-    if (this.oneIn(8)) strides[this.int(0, shape.length - 1)] = 0
+    if (!this.row.unexpanded && this.oneIn(8)) strides[this.int(0, shape.length - 1)] = 0
     return { strides, offset }
   }
 

@@ -132,7 +132,7 @@ export const networks: readonly Row[] = [
     input: d.t([2, 2, 4, 3], 'normal'), grid: d.t([2, d.int(1, 3), d.int(1, 3), 2], 'normal'), interpolation_mode: d.int(0, 2), padding_mode: d.int(0, 2)
   }) }),
   row('affine_grid_generator', { dtypes: exact, recipe: (d) => ({ theta: d.t([2, 2, 3]), size: [2, 1, d.int(1, 4), d.int(1, 4)] }) }),
-  row('batch_norm instance_norm group_norm native_batch_norm', { dtypes: few, recipe: normalised, content: 'normal' }),
+  row('batch_norm instance_norm group_norm native_batch_norm', { dtypes: few, recipe: normalised, content: 'normal', unexpanded: true }),
   row('layer_norm rms_norm native_layer_norm', { dtypes: few, recipe: layered }),
   row('glu', { dtypes: floats, recipe: (d) => ({ self: d.t([...d.shape(0, 2), 2 * d.int(1, 3)]), dim: -1 }) }),
   row(`l1_loss mse_loss smooth_l1_loss huber_loss kl_div soft_margin_loss hinge_embedding_loss poisson_nll_loss

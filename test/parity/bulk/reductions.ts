@@ -10,9 +10,8 @@ const along: Recipe = (d) => ({ self: d.t(d.shape(1)) })
 export const reductions: readonly Row[] = [
   row(`sum sum.dim_IntList nansum mean mean.dim nanmean prod prod.dim_int all all.dim all.dims any any.dim any.dims count_nonzero
     count_nonzero.dim_IntList`, { recipe: self }),
-  row('amax amin aminmax argmax argmin max min max.dim min.dim median median.dim nanmedian nanmedian.dim mode', {
-    recipe: self, dtypes: [...real, 'bool']
-  }),
+  row('amax amin aminmax argmax argmin max min max.dim min.dim median nanmedian mode', { recipe: self, dtypes: [...real, 'bool'] }),
+  row('median.dim nanmedian.dim', { recipe: self, dtypes: [...real, 'bool'], unexpanded: true }),
   row(`std std.dim std.correction var var.dim var.correction std_mean std_mean.dim std_mean.correction var_mean var_mean.dim
     var_mean.correction`, { recipe: self, dtypes: inexact }),
   row('logsumexp special_logsumexp', { recipe: self, dtypes: [...floats, ...complexes, 'int64'] }),
