@@ -12,7 +12,7 @@ import { fullName } from './schemas.js'
 import { table, type Tested } from './table.js'
 
 const seed = Number(process.env['GMML_PARITY_SEED'] ?? 2026)
-const wanted = Number(process.env['GMML_PARITY_CASES'] ?? 7000)
+const wanted = Number(process.env['GMML_PARITY_CASES'] ?? 6000)
 // A call that ends the process is the last one in this file.
 const trace = process.env['GMML_PARITY_TRACE']
 const perOperator = Math.ceil(wanted / table.length)

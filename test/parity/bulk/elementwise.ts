@@ -78,7 +78,10 @@ export const elementwise: readonly Row[] = [
   row('to.dtype _to_copy', {
     recipe: (d) => ({ self: d.t(d.shape()), dtype: d.pick([...numeric, 'bool', 'uint64']), pin_memory: undefined, non_blocking: undefined })
   }),
-  row('item', { recipe: (d) => ({ self: d.t(d.oneIn(8) ? [2] : d.pick([[], [1], [1, 1]])) }) }),
+  row('item', {
+    recipe: (d) => ({ self: d.t(d.oneIn(8) ? [2] : d.pick([[], [1], [1, 1]]), d.oneIn(2) ? [2 ** 60, 2 ** 61] : 'special') }),
+    dtypes: ['int64', 'int64', 'uint64', 'float64', 'float16', 'complex128', 'bool', 'int8']
+  }),
   row('equal is_same_size allclose', { recipe: (d) => {
     const self = d.t(d.shape())
     return { self, other: d.oneIn(2) ? self : d.t(d.shape()) }
