@@ -1,8 +1,8 @@
 """What PyTorch gives for calls drawn by the bulk test: reference.py <in> <out>, each a pair of files .json and .bin.
 
-In: `specs`, tensors as dtype, shape, strides, offset and the place of their memory in the binary file, and `calls`: operator, overload, arguments
-(tensors by number), seed, and the gradients that the outputs are given. Out: for each call its results, the arguments it wrote into and the gradients
-of its leaves, or the error.
+In: `specs`, tensors as dtype, shape, strides, offset and the place of their memory in the binary file, and `calls`: operator,
+overload, arguments (tensors by number), seed, and the gradients that the outputs are given. Out: for each call its results, the
+arguments it wrote into and the gradients of its leaves, or the error.
 """
 import json
 import sys

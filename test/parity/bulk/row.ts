@@ -17,7 +17,8 @@ export interface Row {
   /** The results' memory is not written by the operator: only their shape, strides and dtype are compared. */
   readonly shapesOnly?: boolean
   /**
-   * Python always goes the way of `torch.add(x, 2)`, as we do (true), or never (false), where it is not the dispatcher's add.Scalar: the last bit of a
+   * Python always goes the way of `torch.add(x, 2)`, as we do (true), or never (false), where it is not the dispatcher's add.Scalar: the
+   * last bit of a
    * gradient for a complex number depends on it. Left out: every other time.
    */
   readonly natural?: boolean

@@ -4,7 +4,8 @@ import type { DType, Tensor } from '../../../src/torch/index.js'
 import { arrayTypes } from '../../../src/torch/types.js'
 
 /**
- * What the elements are: ordinary numbers; those with extreme ones among them; 0.1 to 3; 0.05 to 0.95; square matrices with a strong diagonal,
+ * What the elements are: ordinary numbers; those with extreme ones among them; 0.1 to 3; 0.05 to 0.95; square matrices with a strong
+ * diagonal,
  * also Hermitian; rows in ascending order; each number from 0 on once; integers of a range, both ends included.
  */
 export type Content =
