@@ -286,6 +286,7 @@ describe('results', () => {
     const x = torch.full([1], 2n ** 62n + 1n, { dtype: 'int64' })
     expect(x.item()).toBe(2n ** 62n + 1n)
     expect(torch.full([1], 2n ** 64n - 1n, { dtype: 'uint64' }).item()).toBe(2n ** 64n - 1n)
+    expect(call(operator('aten::item'), torch.full([], 2n ** 64n - 1n, { dtype: 'uint64' }))).toBe(2n ** 64n - 1n)
     expect(() => torch.full([1], 2n ** 64n, { dtype: 'int64' })).toThrow(TorchError)
   })
 })

@@ -135,8 +135,9 @@ export const sizeOf = ({ args, leaves }: Case): number =>
 const print = (value: Value): string => {
   if (typeof value === 'bigint') return `${value}n`
   if (isSpec(value)) {
-    const { dtype, shape, strides, offset, content, seed } = value
-    return `${dtype}[${shape.join(', ')}](strides [${strides.join(', ')}], offset ${offset}, ${String(content)}, seed ${seed})`
+    const { dtype, shape, strides, offset, content, seed, conjugated } = value
+    const memory = `strides [${strides.join(', ')}], offset ${offset}${conjugated ? ', conjugated' : ''}`
+    return `${dtype}[${shape.join(', ')}](${memory}, ${String(content)}, seed ${seed})`
   }
   if (Array.isArray(value)) return `[${(value as readonly Value[]).map(print).join(', ')}]`
   return typeof value === 'number' ? (Object.is(value, -0) ? '-0' : String(value)) : JSON.stringify(value)

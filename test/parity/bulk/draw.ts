@@ -97,7 +97,8 @@ export class Draw {
   /** A tensor with any strides. */
   t(shape: readonly number[], content?: Content, dtype: DType = this.dtype): TensorSpec {
     const chosen = content ?? this.row.content ?? (this.oneIn(4) ? 'special' : 'normal')
-    return { dtype, shape, ...this.layout(shape), content: chosen, seed: this.seed() }
+    const spec = { dtype, shape, ...this.layout(shape), content: chosen, seed: this.seed() }
+    return isComplex(dtype) && this.oneIn(6) ? { ...spec, conjugated: true } : spec
   }
 
   /** A tensor that the operator may keep up to date, and that has no gradient. */
@@ -128,7 +129,7 @@ export class Draw {
   scalar(dtype: DType = this.dtype): Scalar {
     switch (this.int(1, 12)) {
       case 1: return this.oneIn(2)
-      case 2: return this.pick([2n ** 53n + 1n, -(2n ** 62n) - 1n, 5n])
+      case 2: return this.pick([2n ** 53n + 1n, -(2n ** 62n) - 1n, 2n ** 63n + 1n, 5n])
       case 3: return this.pick([NaN, Infinity, -Infinity, -0, 1e300, 5e-324, 16777217, 2 ** 60])
       case 4: return this.complex()
       case 5: case 6: case 7: return this.int(-3, 4)

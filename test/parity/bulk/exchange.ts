@@ -64,8 +64,8 @@ export async function evaluateInPython(cases: readonly (readonly [Case, Observed
   const add = (spec: TensorSpec): number => {
     const memory = memoryOf(spec)
     const chunk = new Uint8Array(memory.buffer)
-    const { dtype, shape, strides, offset } = spec
-    specs.push({ dtype, shape, strides, offset, start: length, elements: storageLength(spec) })
+    const { dtype, shape, strides, offset, conjugated } = spec
+    specs.push({ dtype, shape, strides, offset, conjugated, start: length, elements: storageLength(spec) })
     const padding = -chunk.length & 15
     chunks.push(chunk, new Uint8Array(padding))
     length += chunk.length + padding

@@ -37,7 +37,8 @@ def make(spec: dict, memory: bytearray) -> torch.Tensor:
         base = torch.frombuffer(memory, dtype=dtype, count=spec["elements"], offset=spec["start"]).clone()
     else:
         base = torch.empty(0, dtype=dtype)
-    return base.as_strided(spec["shape"], spec["strides"], spec["offset"])
+    tensor = base.as_strided(spec["shape"], spec["strides"], spec["offset"])
+    return tensor.conj() if spec.get("conjugated") else tensor
 
 
 CONSTANTS = {
