@@ -365,6 +365,7 @@ napi_value fromIValue(napi_env env, Environment& environment, c10::IValue&& valu
   if (value.isTensor()) return fromTensor(env, environment, std::move(value).toTensor());
   if (value.isNone()) return fromTensor(env, environment, at::Tensor());
   if (value.isInt()) return fromInt(env, value.toInt());
+  if (value.isUnsigned()) return fromScalar(env, at::Scalar(value.toUInt()));  // beyond int64
   if (value.isSymInt()) return fromInt(env, value.toSymInt().guard_int(__FILE__, __LINE__));
   if (value.isScalar()) return fromScalar(env, value.toScalar());
   if (value.isString()) return fromString(env, value.toStringRef());

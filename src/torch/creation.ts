@@ -92,14 +92,30 @@ function toBigInt(leaf: number | bigint | boolean, dtype: DType): bigint {
   return integer
 }
 
+const ranges: Partial<Record<DType, readonly [low: number, high: number]>> = {
+  int8: [-(2 ** 7), 2 ** 7 - 1], int16: [-(2 ** 15), 2 ** 15 - 1], int32: [-(2 ** 31), 2 ** 31 - 1],
+  uint8: [0, 2 ** 8 - 1], uint16: [0, 2 ** 16 - 1], uint32: [0, 2 ** 32 - 1]
+}
+
+// A conversion would wrap integers around, make anything at all of NaN and lose imaginary parts. Fractions are cut, as PyTorch does.
+function checkRange(leaves: readonly unknown[], dtype: DType): void {
+  const range = ranges[dtype]
+  const real = !dtype.startsWith('complex') && dtype !== 'bool'
+  for (const leaf of leaves) {
+    if (real && isComplex(leaf)) throw expected(`real numbers for ${dtype}`, 'data', leaf)
+    const number = range && Math.trunc(Number(leaf))
+    if (range && !(number! >= range[0] && number! <= range[1])) throw expected(`integers of ${dtype}`, 'data', leaf)
+  }
+}
+
 const isComplex = (value: unknown): value is Complex => typeof value === 'object' && value !== null && 're' in value && 'im' in value
 
 /**
  * A tensor from a number, nested arrays or a typed array. Numbers become float32 (JavaScript has no integers), bigints int64, booleans bool,
  * `{ re, im }` complex64, unless `dtype` says otherwise. PyTorch: `torch.tensor`.
  *
- * @throws InputError if the nesting is ragged or an element is no number. Tensors are no elements: `stack` joins them, on their device and
- * for autograd.
+ * @throws InputError if the nesting is ragged, or an element is no number or none of an integer `dtype`. Tensors are no elements: `stack`
+ * joins them, on their device and for autograd.
  */
 export function tensor(data: NestedArray | TypedArray, options: CreationOptions = {}): Tensor {
   if (ArrayBuffer.isView(data)) return fromTypedArray(data, undefined, options)
@@ -111,6 +127,7 @@ export function tensor(data: NestedArray | TypedArray, options: CreationOptions 
     if (isTensor(leaf)) throw expected('numbers (stack() and cat() join tensors)', 'data', leaf)
     if (!['number', 'bigint', 'boolean'].includes(typeof leaf) && !isComplex(leaf)) throw expected('numbers', 'data', leaf)
   }
+  if (options.dtype) checkRange(leaves, options.dtype)
   const first = leaves[0]
   const wide = options.dtype === 'float64' || options.dtype === 'complex128'
   let values: TypedArray

@@ -137,11 +137,11 @@ describe('a round trip through typed arrays', () => {
   })
 
   it('refuses a dtype that no typed array holds', async () => {
-    const half = tensor([{ re: 1, im: 2 }]).to({ dtype: 'complex32' as DType })
-    expect(() => half.toTypedArray()).toThrow(InputError)
-    expect(() => half.toArray()).toThrow(/the dtype of toTypedArray\(\), received 'complex32'/)
-    await expect(half.toTypedArrayAsync()).rejects.toThrow(InputError)
-    await expect(half.itemAsync()).rejects.toThrow(InputError)
+    const quantized = call<torch.Tensor>(operator('aten::quantize_per_tensor'), tensor([1]), 0.1, 0, 'qint8')
+    expect(() => quantized.toTypedArray()).toThrow(InputError)
+    expect(() => quantized.toArray()).toThrow(/the dtype of toTypedArray\(\), received 'qint8'/)
+    await expect(quantized.toTypedArrayAsync()).rejects.toThrow(InputError)
+    await expect(quantized.itemAsync()).rejects.toThrow(InputError)
   })
 })
 
@@ -162,6 +162,19 @@ describe('tensor()', () => {
     expect(tensor([2 ** 53, true], { dtype: 'int64' }).toTypedArray()).toEqual(new BigInt64Array([2n ** 53n, 1n]))
     expect(tensor([{ re: 0.1, im: 0.2 }], { dtype: 'complex128' }).toArray()).toEqual([{ re: 0.1, im: 0.2 }])
     expect([...tensor([1, 3.140625], { dtype: 'bfloat16' }).toTypedArray()]).toEqual([0x3f80, 0x4049])
+  })
+
+  it('takes no number that an integer dtype cannot hold', () => {
+    for (const [dtype, value] of [
+      ['int8', 128], ['int8', -129], ['uint8', -1], ['uint8', 256n], ['int16', 40000], ['int32', 2 ** 31], ['uint16', 65536], ['uint32', -1],
+      ['int32', NaN], ['int16', Infinity], ['int64', 2n ** 63n], ['uint64', -1n], ['int64', 0.5], ['int64', NaN]
+    ] as const) {
+      expect(() => tensor([0, value], { dtype }), `${dtype} ${value}`).toThrow(InputError)
+    }
+    expect(tensor([127.9, -128.9, true], { dtype: 'int8' }).toArray()).toEqual([127, -128, 1])
+    for (const dtype of ['float32', 'int32', 'int64'] as const) expect(() => tensor([{ re: 1, im: 0 }], { dtype })).toThrow(InputError)
+    expect(tensor([{ re: 0, im: 2 }, { re: 0, im: 0 }], { dtype: 'bool' }).toArray()).toEqual([true, false])
+    expect(tensor([NaN, 300, 0], { dtype: 'bool' }).toArray()).toEqual([true, true, false])
   })
 
   it('leaves no second tensor behind', () => {
@@ -248,6 +261,7 @@ describe('results', () => {
     const x = torch.full([1], 2n ** 62n + 1n, { dtype: 'int64' })
     expect(x.item()).toBe(2n ** 62n + 1n)
     expect(torch.full([1], 2n ** 64n - 1n, { dtype: 'uint64' }).item()).toBe(2n ** 64n - 1n)
+    expect(call(operator('aten::item'), torch.full([], 2n ** 64n - 1n, { dtype: 'uint64' }))).toBe(2n ** 64n - 1n)
     expect(() => torch.full([1], 2n ** 64n, { dtype: 'int64' })).toThrow(TorchError)
   })
 })

@@ -30,19 +30,22 @@ const strings: Record<string, readonly string[]> = {
 const dimensionName = /^(dims?|dim[01]|axis[01]?|source|destination|dims_self|start_dim|end_dim|dimension)$/
 
 const ranges: Record<string, readonly [number, number]> = {
-  reduction: [0, 2], diagonal: [-3, 3], offset: [-3, 3], chunks: [1, 4], sections: [1, 3], k: [-2, 3], r: [1, 3], groups: [1, 2], decimals: [-2, 3],
-  split_size: [1, 3], correction: [0, 2], bins: [1, 6], num_classes: [10, 12], edge_order: [1, 1], minlength: [0, 9]
+  reduction: [0, 2], diagonal: [-3, 3], offset: [-3, 3], chunks: [1, 4], sections: [1, 3], k: [-2, 3], r: [1, 3], groups: [1, 2],
+  decimals: [-2, 3], split_size: [1, 3], correction: [0, 2], bins: [1, 6], num_classes: [10, 12], edge_order: [1, 1], minlength: [0, 9]
 }
 
 const floatRanges: Record<string, readonly [number, number]> = {
   p: [0, 1], q: [0, 1], eps: [0.001, 0.1], rtol: [0, 0.1], atol: [0, 0.1], dropout_p: [0, 0.6], std: [0, 2], from: [-1, 0], to: [0.5, 2]
 }
 
+/** Dtypes beside that of the case, and to convert to. */
+const others = ['float32', 'float64', 'bfloat16', 'float16', 'int64', 'int32', 'complex64', 'bool'] as const
+
 /** Tensor arguments of an elementwise operator: one shape for each, broadcasting, mostly of one dtype. */
 function elementwise(d: Draw, schema: Schema): Record<string, Value> {
   const tensors = schema.args.filter(({ type }) => type.base === 'Tensor' && type.list === null && !(type.optional && d.oneIn(3)))
   const shapes = d.broadcast(tensors.length)
-  const dtype = (i: number) => (i > 0 && d.oneIn(5) ? d.pick(['float32', 'float64', 'int64', 'int32', 'bool', 'complex64'] as const) : d.dtype)
+  const dtype = (i: number) => (i > 0 && d.oneIn(5) ? d.pick(others) : d.dtype)
   return Object.fromEntries(tensors.map(({ name }, i) => [name, d.t(shapes[i]!, undefined, dtype(i))]))
 }
 
@@ -63,7 +66,7 @@ function byName(d: Draw, { name, type }: Argument, rank: number): Value {
     case 'float': return d.float(...(floatRanges[name] ?? [0.1, 2]))
     case 'Scalar': return d.scalar()
     case 'str': return strings[name] && d.pick(strings[name])
-    case 'ScalarType': return d.oneIn(2) ? undefined : d.pick(['float32', 'float64', 'bfloat16', 'float16', 'int64', 'int32', 'complex64', 'bool'] as const)
+    case 'ScalarType': return d.oneIn(2) ? undefined : d.pick(others)
     case 'MemoryFormat': return d.pick(['contiguous', 'preserve', 'preserve', 'channels_last', 'channels_last_3d'])
     case 'Device': return d.oneIn(3) ? 'cpu' : undefined
     case 'Layout': return d.oneIn(3) ? 'strided' : undefined
@@ -85,7 +88,10 @@ function writable(value: Value): Value {
   return { ...value, strides: contiguousStrides(value.shape) }
 }
 
-/** PyTorch's own functions of these names: not where a default is another one (`torch.kl_div` and its like, which stand behind torch.nn.functional). */
+/**
+ * PyTorch's own functions of these names: not where a default is another one (`torch.kl_div` and its like, which stand behind
+ * torch.nn.functional).
+ */
 const isNatural = ({ args }: Schema): boolean => !args.some(({ name }) => name === 'reduction')
 
 function draw(d: Draw, row: Row, schema: Schema, styles: readonly Style[]): Case {
@@ -108,13 +114,14 @@ function draw(d: Draw, row: Row, schema: Schema, styles: readonly Style[]): Case
   const wanted = d.oneIn(4) ? [] : differentiable.filter(() => !d.oneIn(5))
   const style = d.pick(styles)
   return {
-    schema, row, args, style, natural: style !== 'call' && isNatural(schema) && d.oneIn(2), leaves: new Set(row.shapesOnly ? [] : wanted), seed: d.seed()
+    schema, row, args, style, natural: row.natural ?? (style !== 'call' && isNatural(schema) && d.oneIn(2)),
+    leaves: new Set(row.shapesOnly ? [] : wanted), seed: d.seed()
   }
 }
 
 /** Cases of one operator. Arguments that the recipe gives and the schema does not have are for its siblings. */
 export function cases(row: Row, schema: Schema, styles: readonly Style[]): fc.Arbitrary<Case> {
-  return fc.gen().map((generator) => draw(new Draw(generator, row.dtypes, row.content), row, schema, styles))
+  return fc.gen().map((generator) => draw(new Draw(generator, row), row, schema, styles))
 }
 
 /** How large a case is, to report the smallest. */
@@ -128,8 +135,9 @@ export const sizeOf = ({ args, leaves }: Case): number =>
 const print = (value: Value): string => {
   if (typeof value === 'bigint') return `${value}n`
   if (isSpec(value)) {
-    const { dtype, shape, strides, offset, content, seed } = value
-    return `${dtype}[${shape.join(', ')}](strides [${strides.join(', ')}], offset ${offset}, ${String(content)}, seed ${seed})`
+    const { dtype, shape, strides, offset, content, seed, conjugated } = value
+    const memory = `strides [${strides.join(', ')}], offset ${offset}${conjugated ? ', conjugated' : ''}`
+    return `${dtype}[${shape.join(', ')}](${memory}, ${String(content)}, seed ${seed})`
   }
   if (Array.isArray(value)) return `[${(value as readonly Value[]).map(print).join(', ')}]`
   return typeof value === 'number' ? (Object.is(value, -0) ? '-0' : String(value)) : JSON.stringify(value)

@@ -39,15 +39,19 @@ function differenceOf(a: Outcome, b: Outcome, options: { shapesOnly?: boolean; t
   for (let i = 0; i < mine.length; i++) {
     const [x, y] = [mine[i]!, reference[i]!]
     if (Object.is(x, y) || (isNaN(x) && isNaN(y))) continue
-    const close = options.tolerance !== undefined && Math.abs(Number(x) - Number(y)) <= options.tolerance * Math.max(Math.abs(Number(y)), 1)
+    const bound = (options.tolerance ?? -1) * Math.max(Math.abs(Number(y)), 1)
+    const close = Math.abs(Number(x) - Number(y)) <= bound
     if (!close) return `${where}: element ${i} of ${a.dtype}[${a.shape.join(', ')}] is ${print(x)} here, ${print(y)} in Python`
   }
   return null
 }
 
 const print = (value: number | bigint): string => (Object.is(value, -0) ? '-0' : String(value))
-const describe = (outcome: Outcome): string =>
-  outcome.kind === 'value' ? String(outcome.value) : outcome.kind === 'list' ? `${outcome.items.length} results` : `${outcome.dtype}[${outcome.shape.join(', ')}]`
+
+function describe(outcome: Outcome): string {
+  if (outcome.kind === 'value') return String(outcome.value)
+  return outcome.kind === 'list' ? `${outcome.items.length} results` : `${outcome.dtype}[${outcome.shape.join(', ')}]`
+}
 
 export interface Verdict {
   readonly kind: 'equal' | 'both raised' | 'different'
@@ -58,22 +62,31 @@ export interface Verdict {
 
 const firstLine = (text: string): string => text.split('\n')[0]!
 
+/** Python has its own names of tensor types. */
+const plain = (text: string): string => text.replace(/torch\.(\w+)Tensor\b/g, 'CPU$1Type')
+
+const different = (difference: string): Verdict => ({ kind: 'different', difference })
+
 export function compare(here: Observed, python: Observed, options: { shapesOnly?: boolean; tolerance?: number }): Verdict {
   if (here.error !== undefined || python.error !== undefined) {
-    if (here.error === undefined) return { kind: 'different', difference: `only Python raised: ${firstLine(python.error!)}` }
-    if (python.error === undefined) return { kind: 'different', difference: `only here an error: ${firstLine(here.error)}` }
+    if (here.error === undefined) return different(`only Python raised: ${firstLine(python.error!)}`)
+    if (python.error === undefined) return different(`only here an error: ${firstLine(here.error)}`)
+    // Python names the class of the error first.
+    const reason = firstLine(python.error).replace(/^\w+: /, '')
+    const same = plain(here.error).includes(plain(reason))
+    if (!same) return different(`another error: '${firstLine(here.error)}' here, '${reason}' in Python`)
     return { kind: 'both raised' }
   }
-  const forward =
-    differenceOf(here.results!, python.results!, options, 'result') ?? differenceOf(here.written!, python.written!, options, 'written argument')
-  if (forward) return { kind: 'different', difference: forward }
+  const result = differenceOf(here.results!, python.results!, options, 'result')
+  const forward = result ?? differenceOf(here.written!, python.written!, options, 'written argument')
+  if (forward) return different(forward)
   if (here.gradientError !== undefined || python.gradientError !== undefined) {
-    if (here.gradientError === undefined) return { kind: 'different', difference: `only Python's backward raised: ${firstLine(python.gradientError!)}` }
-    if (python.gradientError === undefined) return { kind: 'different', difference: `backward raised only here: ${firstLine(here.gradientError)}` }
+    if (here.gradientError === undefined) return different(`only Python's backward raised: ${firstLine(python.gradientError!)}`)
+    if (python.gradientError === undefined) return different(`backward raised only here: ${firstLine(here.gradientError)}`)
     return { kind: 'equal' }
   }
-  if (!here.gradients !== !python.gradients) return { kind: 'different', difference: `gradients only ${here.gradients ? 'here' : 'in Python'}` }
+  if (!here.gradients !== !python.gradients) return different(`gradients only ${here.gradients ? 'here' : 'in Python'}`)
   if (!here.gradients) return { kind: 'equal' }
   const backward = differenceOf(here.gradients, python.gradients!, options, 'gradient')
-  return backward ? { kind: 'different', difference: backward } : { kind: 'equal', gradients: true }
+  return backward ? different(backward) : { kind: 'equal', gradients: true }
 }

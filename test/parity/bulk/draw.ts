@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 
 import type { Complex, DType, Scalar } from '../../../src/torch/index.js'
+import type { Row } from './row.js'
 import { contiguousStrides, isComplex, isDifferentiable, type Content, type TensorSpec } from './tensors.js'
 
 /** What may stand for an argument before it is made: tensors as their descriptions. */
@@ -9,7 +10,8 @@ export type Value = undefined | null | Scalar | string | TensorSpec | readonly V
 export const floats = ['float32', 'float32', 'float64', 'float16', 'bfloat16'] as const
 export const complexes = ['complex64', 'complex128'] as const
 export const integers = ['int64', 'int32', 'int16', 'int8', 'uint8'] as const
-export const everything = [...floats, ...floats, ...complexes, ...integers, 'bool'] as const
+const unsigned = ['uint16', 'uint32', 'uint64'] as const
+export const everything = [...floats, ...floats, ...complexes, ...integers, 'bool', ...unsigned] as const
 export const numeric = [...floats, ...complexes, ...integers] as const
 export const real = [...floats, ...floats, ...integers] as const
 export const inexact = [...floats, ...complexes] as const
@@ -19,8 +21,8 @@ export const wide = ['float32', 'float64', 'complex64', 'complex128'] as const
 export class Draw {
   readonly dtype: DType
 
-  constructor(private readonly generator: fc.GeneratorValue, dtypes: readonly DType[], private readonly content: Content | undefined) {
-    this.dtype = this.pick(dtypes)
+  constructor(private readonly generator: fc.GeneratorValue, private readonly row: Pick<Row, 'dtypes' | 'content' | 'unexpanded'>) {
+    this.dtype = this.pick(row.dtypes)
   }
 
   /** Both ends included. Shrinks towards the first. */
@@ -94,8 +96,9 @@ export class Draw {
 
   /** A tensor with any strides. */
   t(shape: readonly number[], content?: Content, dtype: DType = this.dtype): TensorSpec {
-    const chosen = content ?? this.content ?? (this.oneIn(4) ? 'special' : 'normal')
-    return { dtype, shape, ...this.layout(shape), content: chosen, seed: this.seed() }
+    const chosen = content ?? this.row.content ?? (this.oneIn(4) ? 'special' : 'normal')
+    const spec = { dtype, shape, ...this.layout(shape), content: chosen, seed: this.seed() }
+    return isComplex(dtype) && this.oneIn(6) ? { ...spec, conjugated: true } : spec
   }
 
   /** A tensor that the operator may keep up to date, and that has no gradient. */
@@ -113,7 +116,7 @@ export class Draw {
       strides[dim] = step
       step *= Math.max(shape[dim]!, 1) + (this.oneIn(8) ? 1 : 0)
     }
-    if (this.oneIn(8)) strides[this.int(0, shape.length - 1)] = 0
+    if (!this.row.unexpanded && this.oneIn(8)) strides[this.int(0, shape.length - 1)] = 0
     return { strides, offset }
   }
 
@@ -126,7 +129,7 @@ export class Draw {
   scalar(dtype: DType = this.dtype): Scalar {
     switch (this.int(1, 12)) {
       case 1: return this.oneIn(2)
-      case 2: return this.pick([2n ** 53n + 1n, -(2n ** 62n) - 1n, 5n])
+      case 2: return this.pick([2n ** 53n + 1n, -(2n ** 62n) - 1n, 2n ** 63n + 1n, 5n])
       case 3: return this.pick([NaN, Infinity, -Infinity, -0, 1e300, 5e-324, 16777217, 2 ** 60])
       case 4: return this.complex()
       case 5: case 6: case 7: return this.int(-3, 4)

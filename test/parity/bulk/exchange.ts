@@ -19,7 +19,8 @@ function encode(value: Value, type: Type, tensor: (spec: TensorSpec) => unknown)
   if (typeof value === 'bigint') return { int: String(value) }
   if (typeof value === 'number') {
     // What a whole number is depends on where it stands: an integer beside tensors, unless it is -0.
-    const whole = type.base === 'Scalar' ? Number.isInteger(value) && Math.abs(value) <= 2 ** 53 && !Object.is(value, -0) : type.base !== 'float'
+    const whole = type.base === 'Scalar' ? Number.isInteger(value) && Math.abs(value) <= 2 ** 53 &&
+      !Object.is(value, -0) : type.base !== 'float'
     return whole ? { int: String(value) } : { float: Object.is(value, -0) ? '-0.0' : String(value).replace('Infinity', 'inf') }
   }
   if (typeof value === 'object' && value !== null) {
@@ -42,7 +43,8 @@ function decode(value: unknown, bytes: Uint8Array): Outcome {
   if (typeof value === 'object' && value !== null) {
     const tagged = value as Record<string, unknown>
     if ('dtype' in tagged) {
-      const { dtype, shape, strides, start, length } = value as { dtype: string; shape: number[]; strides: number[]; start: number; length: number }
+      const { dtype, shape, strides, start, length } =
+        value as { dtype: string; shape: number[]; strides: number[]; start: number; length: number }
       return { kind: 'tensor', dtype, shape, strides, bytes: bytes.subarray(start, start + length) }
     }
     if ('int' in tagged) {
@@ -62,8 +64,8 @@ export async function evaluateInPython(cases: readonly (readonly [Case, Observed
   const add = (spec: TensorSpec): number => {
     const memory = memoryOf(spec)
     const chunk = new Uint8Array(memory.buffer)
-    const { dtype, shape, strides, offset } = spec
-    specs.push({ dtype, shape, strides, offset, start: length, elements: storageLength(spec) })
+    const { dtype, shape, strides, offset, conjugated } = spec
+    specs.push({ dtype, shape, strides, offset, conjugated, start: length, elements: storageLength(spec) })
     const padding = -chunk.length & 15
     chunks.push(chunk, new Uint8Array(padding))
     length += chunk.length + padding

@@ -33,7 +33,8 @@ const convolved: Recipe = (d, { name, overload }) => {
     input: d.t(grid(d, rank, incoming)), groups,
     weight: d.t(transposed ? [incoming, outgoing, ...kernel] : [groups * outgoing, incoming / groups, ...kernel]),
     bias: d.oneIn(3) ? null : d.t([groups * outgoing]), stride: overload === 'padding' ? undefined : each(d, rank, 1, 2),
-    padding: overload === 'padding' ? d.pick(['same', 'valid']) : each(d, rank, 0, 2), dilation: each(d, rank, 1, 2), output_padding: undefined
+    padding: overload === 'padding' ? d.pick(['same', 'valid']) : each(d, rank, 0, 2), dilation: each(d, rank, 1, 2),
+    output_padding: undefined
   }
 }
 
@@ -48,7 +49,8 @@ const resized: Recipe = (d, { name, overload }) => {
   const scaled = overload === 'vec' && d.oneIn(2)
   return {
     self: image, input: image, output_size: scaled ? null : Array.from({ length: rank }, () => d.int(1, 7)),
-    scale_factors: scaled ? Array.from({ length: rank }, () => d.pick([0.5, 1.5, 2])) : null, scales: undefined, scales_h: undefined, scales_w: undefined, scales_d: undefined
+    scale_factors: scaled ? Array.from({ length: rank }, () => d.pick([0.5, 1.5, 2])) : null, scales: undefined, scales_h: undefined,
+    scales_w: undefined, scales_d: undefined
   }
 }
 
@@ -58,7 +60,8 @@ const normalised: Recipe = (d) => {
   const parameter = (content?: 'positive') => (d.oneIn(3) ? null : d.t([channels], content))
   const input = [d.int(1, 3), channels, ...d.shape(0, 2)]
   return {
-    input: d.t(input), weight: parameter(), bias: parameter(), running_mean: d.state([channels], 'normal'), running_var: d.state([channels], 'positive'),
+    input: d.t(input), weight: parameter(), bias: parameter(), running_mean: d.state([channels], 'normal'),
+    running_var: d.state([channels], 'positive'),
     momentum: d.float(0, 1), eps: 1e-5, num_groups: d.int(1, 2), cudnn_enabled: true, training: d.oneIn(2), use_input_stats: d.oneIn(2)
   }
 }
@@ -67,7 +70,8 @@ const layered: Recipe = (d) => {
   const shape = d.shape(1)
   const inner = shape.slice(-d.int(1, shape.length))
   return {
-    input: d.t(shape), normalized_shape: inner, weight: d.oneIn(3) ? null : d.t(inner), bias: d.oneIn(3) ? null : d.t(inner), eps: d.pick([1e-5, 0.1]), cudnn_enable: true
+    input: d.t(shape), normalized_shape: inner, weight: d.oneIn(3) ? null : d.t(inner), bias: d.oneIn(3) ? null : d.t(inner),
+    eps: d.pick([1e-5, 0.1]), cudnn_enable: true
   }
 }
 
@@ -75,14 +79,16 @@ const layered: Recipe = (d) => {
 const compared: Recipe = (d) => {
   const shape = d.shape()
   const one = () => d.t(shape)
-  return { self: one(), target: one(), input: one(), delta: d.float(), beta: d.float(), weight: one(), pos_weight: undefined, eps: 1e-4, log_input: d.oneIn(2), full: d.oneIn(2) }
+  return { self: one(), target: one(), input: one(), delta: d.float(), beta: d.float(), weight: one(), pos_weight: undefined, eps: 1e-4,
+    log_input: d.oneIn(2), full: d.oneIn(2) }
 }
 
 const classified: Recipe = (d, { name }) => {
   const [count, classes] = [d.int(1, 4), d.int(1, 4)]
   const inner = name.endsWith('2d') ? [2, 3] : name.endsWith('nd') || name.includes('entropy') ? d.shape(0, 2) : []
   return {
-    self: d.t([count, classes, ...inner]), target: d.t([count, ...inner], [0, classes - 1], 'int64'), weight: d.oneIn(2) ? null : d.t([classes], 'positive'),
+    self: d.t([count, classes, ...inner]), target: d.t([count, ...inner], [0, classes - 1], 'int64'),
+    weight: d.oneIn(2) ? null : d.t([classes], 'positive'),
     ignore_index: d.pick([-100, 0]), p: d.int(1, 2), margin: d.float(), label_smoothing: d.float(0, 0.5)
   }
 }
@@ -92,7 +98,8 @@ const recurrent = (gates: number): Recipe => (d) => {
   const bias = () => (d.oneIn(3) ? null : d.t([gates * hidden]))
   const state = () => d.t([batch, hidden])
   return {
-    input: d.t([batch, n]), hx: gates === 4 ? [state(), state()] : state(), w_ih: d.t([gates * hidden, n]), w_hh: d.t([gates * hidden, hidden]), b_ih: bias(), b_hh: bias()
+    input: d.t([batch, n]), hx: gates === 4 ? [state(), state()] : state(), w_ih: d.t([gates * hidden, n]),
+    w_hh: d.t([gates * hidden, hidden]), b_ih: bias(), b_hh: bias()
   }
 }
 
@@ -104,35 +111,40 @@ const sequence = (gates: number): Recipe => (d) => {
   const state = () => d.t([two ? 2 : 1, batch, hidden])
   const first = d.oneIn(2)
   return {
-    input: d.t(first ? [batch, steps, n] : [steps, batch, n]), hx: gates === 4 ? [state(), state()] : state(), params: weights, has_biases: biased, num_layers: 1,
+    input: d.t(first ? [batch, steps, n] : [steps, batch, n]), hx: gates === 4 ? [state(), state()] : state(), params: weights,
+    has_biases: biased, num_layers: 1,
     dropout: 0, train: d.oneIn(2), bidirectional: two, batch_first: first
   }
 }
 
 export const networks: readonly Row[] = [
-  row('avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices', {
-    dtypes: few, recipe: pooled
-  }),
-  row('adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d', { dtypes: few, recipe: pooled }),
+  row(`avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+    max_pool3d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d`, { dtypes: few, recipe: pooled }),
   row(`conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding conv_transpose1d conv_transpose2d.input conv_transpose3d.input`, {
     dtypes: [...few, 'float16', ...complexes], recipe: convolved
   }),
   row('convolution', { dtypes: few, recipe: (d) => ({
-    input: d.t([2, 2, 5, 4]), weight: d.t([2, 1, 3, 2]), bias: d.oneIn(2) ? null : d.t([2]), stride: [1, 2], padding: [1, 0], dilation: [1, 1],
+    input: d.t([2, 2, 5, 4]), weight: d.t([2, 1, 3, 2]), bias: d.oneIn(2) ? null : d.t([2]), stride: [1, 2], padding: [1, 0],
+    dilation: [1, 1],
     transposed: d.oneIn(2), output_padding: [0, 0], groups: 2
   }) }),
   row('conv_tbc', { dtypes: exact, recipe: (d) => ({ self: d.t([5, 2, 3]), weight: d.t([2, 3, 4]), bias: d.t([4]), pad: d.int(0, 1) }) }),
-  row('im2col', { dtypes: few, recipe: (d) => ({ self: d.t(grid(d, 2)), kernel_size: each(d, 2, 1, 3), dilation: each(d, 2, 1, 2), padding: each(d, 2, 0, 1), stride: each(d, 2, 1, 2) }) }),
-  row('col2im', { dtypes: few, recipe: (d) => ({ self: d.t([2, 8, 9]), output_size: [4, 4], kernel_size: 2, dilation: 1, padding: 0, stride: [1, 1] }) }),
-  row('reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d', { dtypes: inexact, recipe: padded }),
-  row(`upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
-    upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec upsample_bilinear2d.vec upsample_bicubic2d.vec
-    upsample_trilinear3d.vec`, { dtypes: few, recipe: resized }),
+  row('im2col', { dtypes: few, recipe: (d) => ({ self: d.t(grid(d, 2)), kernel_size: each(d, 2, 1, 3), dilation: each(d, 2, 1, 2),
+    padding: each(d, 2, 0, 1), stride: each(d, 2, 1, 2) }) }),
+  row('col2im', { dtypes: few, recipe: (d) => ({ self: d.t([2, 8, 9]), output_size: [4, 4], kernel_size: 2, dilation: 1, padding: 0,
+    stride: [1, 1] }) }),
+  row('reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d',
+    { dtypes: inexact, recipe: padded }),
+  row(`upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
+    upsample_trilinear3d upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec
+    upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec`, { dtypes: few, recipe: resized }),
   row('grid_sampler grid_sampler_2d', { dtypes: exact, recipe: (d) => ({
-    input: d.t([2, 2, 4, 3], 'normal'), grid: d.t([2, d.int(1, 3), d.int(1, 3), 2], 'normal'), interpolation_mode: d.int(0, 2), padding_mode: d.int(0, 2)
+    input: d.t([2, 2, 4, 3], 'normal'), grid: d.t([2, d.int(1, 3), d.int(1, 3), 2], 'normal'), interpolation_mode: d.int(0, 2),
+    padding_mode: d.int(0, 2)
   }) }),
   row('affine_grid_generator', { dtypes: exact, recipe: (d) => ({ theta: d.t([2, 2, 3]), size: [2, 1, d.int(1, 4), d.int(1, 4)] }) }),
-  row('batch_norm instance_norm group_norm native_batch_norm', { dtypes: few, recipe: normalised, content: 'normal' }),
+  row('batch_norm instance_norm group_norm native_batch_norm', { dtypes: few, recipe: normalised, content: 'normal', unexpanded: true }),
   row('layer_norm rms_norm native_layer_norm', { dtypes: few, recipe: layered }),
   row('glu', { dtypes: floats, recipe: (d) => ({ self: d.t([...d.shape(0, 2), 2 * d.int(1, 3)]), dim: -1 }) }),
   row(`l1_loss mse_loss smooth_l1_loss huber_loss kl_div soft_margin_loss hinge_embedding_loss poisson_nll_loss
@@ -143,18 +155,21 @@ export const networks: readonly Row[] = [
   row('margin_ranking_loss cosine_embedding_loss triplet_margin_loss', { dtypes: exact, recipe: (d, { name }) => {
     const shape = d.oneIn(2) ? [3, 4] : [2, 3]
     const one = () => d.t(shape)
-    return { input1: one(), input2: one(), target: d.t(name.endsWith('ranking_loss') ? shape : [shape[0]!], 'normal'), anchor: one(), positive: one(), negative: one() }
+    return { input1: one(), input2: one(), target: d.t(name.endsWith('ranking_loss') ? shape : [shape[0]!], 'normal'), anchor: one(),
+      positive: one(), negative: one() }
   } }),
   row('ctc_loss.IntList ctc_loss.Tensor', { dtypes: exact, recipe: (d, { overload }) => ({
     log_probs: d.t([6, 2, 4], 'normal'), targets: d.t([2, 3], [1, 3], 'int64'),
-    input_lengths: overload === 'Tensor' ? d.t([2], [5, 6], 'int64') : [6, 5], target_lengths: overload === 'Tensor' ? d.t([2], [1, 3], 'int64') : [3, 2], blank: 0
+    input_lengths: overload === 'Tensor' ? d.t([2], [5, 6], 'int64') : [6, 5],
+    target_lengths: overload === 'Tensor' ? d.t([2], [1, 3], 'int64') : [3, 2], blank: 0
   }) }),
   row('scaled_dot_product_attention', { dtypes: few, recipe: (d) => {
     const [batch, heads, l, s, e] = [d.int(1, 2), d.int(1, 3), d.int(1, 4), d.int(1, 4), d.int(1, 4)]
     const masked = d.oneIn(2)
     return {
       query: d.t([batch, heads, l, e], 'normal'), key: d.t([batch, heads, s, e], 'normal'), value: d.t([batch, heads, s, e], 'normal'),
-      attn_mask: masked ? d.t([l, s], 'normal', d.oneIn(2) ? 'bool' : d.dtype) : null, is_causal: !masked && d.oneIn(2), enable_gqa: undefined
+      attn_mask: masked ? d.t([l, s], 'normal', d.oneIn(2) ? 'bool' : d.dtype) : null, is_causal: !masked && d.oneIn(2),
+      enable_gqa: undefined
     }
   } }),
   row('lstm_cell', { dtypes: exact, recipe: recurrent(4) }),

@@ -10,9 +10,8 @@ const along: Recipe = (d) => ({ self: d.t(d.shape(1)) })
 export const reductions: readonly Row[] = [
   row(`sum sum.dim_IntList nansum mean mean.dim nanmean prod prod.dim_int all all.dim all.dims any any.dim any.dims count_nonzero
     count_nonzero.dim_IntList`, { recipe: self }),
-  row('amax amin aminmax argmax argmin max min max.dim min.dim median median.dim nanmedian nanmedian.dim mode', {
-    recipe: self, dtypes: [...real, 'bool']
-  }),
+  row('amax amin aminmax argmax argmin max min max.dim min.dim median nanmedian mode', { recipe: self, dtypes: [...real, 'bool'] }),
+  row('median.dim nanmedian.dim', { recipe: self, dtypes: [...real, 'bool'], unexpanded: true }),
   row(`std std.dim std.correction var var.dim var.correction std_mean std_mean.dim std_mean.correction var_mean var_mean.dim
     var_mean.correction`, { recipe: self, dtypes: inexact }),
   row('logsumexp special_logsumexp', { recipe: self, dtypes: [...floats, ...complexes, 'int64'] }),
@@ -36,9 +35,11 @@ export const reductions: readonly Row[] = [
     const dim = d.dimension(shape.length)
     return { self: d.t(shape), dim, k: d.int(1, Math.max(shape.at(dim)!, 1)) }
   }, dtypes: real }),
-  row('quantile nanquantile', { recipe: (d) => ({ self: d.t(d.shape(1)), q: d.t([d.int(1, 3)], 'unit') }), dtypes: ['float32', 'float64'] }),
+  row('quantile nanquantile', { recipe: (d) => ({ self: d.t(d.shape(1)), q: d.t([d.int(1, 3)], 'unit') }),
+    dtypes: ['float32', 'float64'] }),
   row('quantile.scalar nanquantile.scalar', { recipe: along, dtypes: ['float32', 'float64'] }),
-  row('unique_consecutive unique_dim unique_dim_consecutive', { recipe: along, dtypes: [...integers, 'float32', 'bool'], content: 'normal' }),
+  row('unique_consecutive unique_dim unique_dim_consecutive', { recipe: along, dtypes: [...integers, 'float32', 'bool'],
+    content: 'normal' }),
   row('cumulative_trapezoid.dx trapezoid.dx trapz.dx', { recipe: (d) => ({ y: d.t(d.shape(1)), dx: d.float() }), dtypes: inexact }),
   row('cumulative_trapezoid.x trapezoid.x trapz.x', { recipe: (d) => {
     const shape = d.shape(1)
@@ -64,7 +65,8 @@ export const reductions: readonly Row[] = [
   }),
   row('renorm', { recipe: (d) => ({ self: d.t(d.shape(2)), p: d.pick([1, 2, 2.5]), maxnorm: d.float() }), dtypes: inexact }),
   row('histc', { recipe: (d) => ({ self: d.t(d.shape(), 'normal'), min: d.int(-3, 0), max: d.int(1, 4) }), dtypes: [...floats, 'int64'] }),
-  row('histogram.bin_ct', { recipe: (d) => ({ self: d.t(d.shape(), 'normal'), range: [-2, 2.5], weight: undefined }), dtypes: ['float32', 'float64'] }),
+  row('histogram.bin_ct', { recipe: (d) => ({ self: d.t(d.shape(), 'normal'), range: [-2, 2.5], weight: undefined }),
+    dtypes: ['float32', 'float64'] }),
   row('histogram.bins_tensor', {
     recipe: (d) => {
       const shape = d.shape()
@@ -78,7 +80,8 @@ export const reductions: readonly Row[] = [
   }, dtypes: integers }),
   row('nonzero argwhere nonzero_numpy', { recipe: self }),
   row('nonzero_static', { recipe: (d) => ({ self: d.t(d.shape()), size: d.int(0, 9), fill_value: d.int(-2, 2) }) }),
-  row('isin.Tensor_Tensor', { recipe: (d) => ({ elements: d.t(d.shape()), test_elements: d.t(d.shape(), undefined, d.dtype) }), dtypes: real }),
+  row('isin.Tensor_Tensor', { recipe: (d) => ({ elements: d.t(d.shape()), test_elements: d.t(d.shape(), undefined, d.dtype) }),
+    dtypes: real }),
   row('isin.Tensor_Scalar isin.Scalar_Tensor', {
     recipe: (d) => ({ elements: d.t(d.shape()), test_elements: d.t(d.shape()), element: d.plain(), test_element: d.plain() }), dtypes: real
   }),
@@ -86,7 +89,8 @@ export const reductions: readonly Row[] = [
     recipe: (d, { name, overload }) => {
       const batch = name.endsWith('bucketize') || overload === 'Scalar' ? [] : d.batch()
       const sequence = d.t([...batch, d.size()], 'sorted')
-      return { sorted_sequence: sequence, boundaries: sequence, self: d.t([...batch, d.size()]), side: d.pick(['left', 'right']), right: undefined }
+      return { sorted_sequence: sequence, boundaries: sequence, self: d.t([...batch, d.size()]), side: d.pick(['left', 'right']),
+        right: undefined }
     },
     dtypes: real
   }),
@@ -105,10 +109,12 @@ export const reductions: readonly Row[] = [
   }, dtypes: ['float32', 'float64', 'float16'] }),
   row('cdist', { recipe: (d) => {
     const [batch, m] = [d.batch(), d.size()]
-    return { x1: d.t([...batch, d.size(), m]), x2: d.t([...batch, d.size(), m]), p: d.pick([0, 1, 2, 2.5, Infinity]), compute_mode: d.int(0, 2) }
+    return { x1: d.t([...batch, d.size(), m]), x2: d.t([...batch, d.size(), m]), p: d.pick([0, 1, 2, 2.5, Infinity]),
+      compute_mode: d.int(0, 2) }
   }, dtypes: ['float32', 'float64'] }),
   // The gradient for an empty tensor ends the process in libtorch itself.
-  row('pdist', { recipe: (d) => ({ self: d.t([d.int(1, 4), d.int(1, 4)]), p: d.pick([0, 1, 2, 2.5, Infinity]) }), dtypes: ['float32', 'float64'] }),
+  row('pdist', { recipe: (d) => ({ self: d.t([d.int(1, 4), d.int(1, 4)]), p: d.pick([0, 1, 2, 2.5, Infinity]) }),
+    dtypes: ['float32', 'float64'] }),
   row('sum_to_size', { recipe: (d) => {
     const [full, part] = d.broadcast(2) as [number[], number[]]
     return { self: d.t(full), size: part }
@@ -116,6 +122,7 @@ export const reductions: readonly Row[] = [
   row('segment_reduce', { recipe: (d) => {
     const lengths = d.sizes(d.int(1, 3))
     // Lengths that sum to the first size: equal ones.
-    return { data: d.t([2 * lengths.length, d.size()]), lengths: d.t([lengths.length], [2, 2], 'int64'), initial: d.float(), reduce: d.pick(['sum', 'mean', 'min', 'max', 'prod']) }
+    return { data: d.t([2 * lengths.length, d.size()]), lengths: d.t([lengths.length], [2, 2], 'int64'), initial: d.float(),
+      reduce: d.pick(['sum', 'mean', 'min', 'max', 'prod']) }
   }, dtypes: ['float32', 'float64'] })
 ]

@@ -1,8 +1,8 @@
 """What PyTorch gives for calls drawn by the bulk test: reference.py <in> <out>, each a pair of files .json and .bin.
 
-In: `specs`, tensors as dtype, shape, strides, offset and the place of their memory in the binary file, and `calls`: operator, overload, arguments
-(tensors by number), seed, and the gradients that the outputs are given. Out: for each call its results, the arguments it wrote into and the gradients
-of its leaves, or the error.
+In: `specs`, tensors as dtype, shape, strides, offset and the place of their memory in the binary file, and `calls`: operator,
+overload, arguments (tensors by number), seed, and the gradients that the outputs are given. Out: for each call its results, the
+arguments it wrote into and the gradients of its leaves, or the error.
 """
 import json
 import sys
@@ -37,7 +37,8 @@ def make(spec: dict, memory: bytearray) -> torch.Tensor:
         base = torch.frombuffer(memory, dtype=dtype, count=spec["elements"], offset=spec["start"]).clone()
     else:
         base = torch.empty(0, dtype=dtype)
-    return base.as_strided(spec["shape"], spec["strides"], spec["offset"])
+    tensor = base.as_strided(spec["shape"], spec["strides"], spec["offset"])
+    return tensor.conj() if spec.get("conjugated") else tensor
 
 
 CONSTANTS = {
@@ -74,12 +75,14 @@ def encode(value, memory: Memory):
         return {"int": str(value)}
     if isinstance(value, float):
         return {"float": repr(value)}
+    if isinstance(value, complex):
+        return [encode(value.real, memory), encode(value.imag, memory)]
     return str(value).removeprefix("torch.")
 
 
 # As the dispatcher numbers them.
-DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128", "bool",
-          "qint8", "quint8", "qint32", "bfloat16")
+NAMES = "uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128 bool qint8 quint8 qint32 bfloat16"
+DTYPES = dict(enumerate(NAMES.split())) | {27: "uint16", 28: "uint32", 29: "uint64"}
 
 
 def run(call: dict, args: list):

@@ -16,7 +16,15 @@ export interface Row {
   readonly content?: Content
   /** The results' memory is not written by the operator: only their shape, strides and dtype are compared. */
   readonly shapesOnly?: boolean
-  /** Largest relative difference where equality is not given; the reason stands at the row. */
+  /**
+   * Python always goes the way of `torch.add(x, 2)`, as we do (true), or never (false), where it is not the dispatcher's add.Scalar: the
+   * last bit of a
+   * gradient for a complex number depends on it. Left out: every other time.
+   */
+  readonly natural?: boolean
+  /** No expanded tensors: libtorch itself would read beyond their memory, and gives what it finds there. */
+  readonly unexpanded?: boolean
+  /** Largest difference, relative to numbers above 1, where equality is not given; the reason stands at the row. */
   readonly tolerance?: number
 }
 

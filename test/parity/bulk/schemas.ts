@@ -25,10 +25,10 @@ export interface Schema {
 }
 
 interface Scripts {
-  parseSchema(text: string): Schema
-  camelCase(name: string): string
+  readonly parseSchema: (text: string) => Schema
+  readonly camelCase: (name: string) => string
   /** Members of Tensor that no operator becomes. */
-  handWritten: ReadonlySet<string>
+  readonly handWritten: ReadonlySet<string>
 }
 
 const load = async (name: string) => (await import(new URL(`../../../scripts/generate/${name}.mjs`, import.meta.url).href)) as Scripts

@@ -19,7 +19,8 @@ function alike(d: Draw): { list: TensorSpec[]; dim: number } {
   const shape = d.shape(1, 3)
   const dim = d.dimension(shape.length)
   const at = dim < 0 ? dim + shape.length : dim
-  const list = Array.from({ length: d.int(1, 3) }, () => d.t(shape.map((size, i) => (i === at ? d.size() : size)), undefined, d.oneIn(6) ? 'float64' : d.dtype))
+  const list = Array.from({ length: d.int(1, 3) }, () => d.t(shape.map((size, i) => (i === at ? d.size() : size)), undefined,
+    d.oneIn(6) ? 'float64' : d.dtype))
   return { list: d.oneIn(12) ? [] : list, dim }
 }
 
@@ -44,9 +45,9 @@ const scattered = (d: Draw): Record<string, Value> => {
 
 /** Views, copies, joins and splits. */
 export const shapes: readonly Row[] = [
-  row(`alias detach positive ravel squeeze squeeze.dim squeeze.dims t adjoint mH mT matrix_H numpy_T transpose.int swapaxes swapdims unsqueeze
-    atleast_1d atleast_2d atleast_3d fliplr flipud unbind.int diag_embed rot90 flip flatten.using_ints tril triu trace
-    diag diagflat diagonal linalg_diagonal contiguous clone`, { recipe: (d) => ({ self: d.t(d.shape()), A: d.t(d.shape(2)) }) }),
+  row(`alias detach positive ravel squeeze squeeze.dim squeeze.dims t adjoint mH mT matrix_H numpy_T transpose.int swapaxes swapdims
+    unsqueeze atleast_1d atleast_2d atleast_3d fliplr flipud unbind.int diag_embed rot90 flip flatten.using_ints tril triu trace diag
+    diagflat diagonal linalg_diagonal contiguous clone`, { recipe: (d) => ({ self: d.t(d.shape()), A: d.t(d.shape(2)) }) }),
   row('permute', { recipe: (d) => {
     const shape = d.shape()
     return { self: d.t(shape), dims: d.dimensions(shape.length, shape.length) }
@@ -59,7 +60,8 @@ export const shapes: readonly Row[] = [
   } }),
   row('chunk unsafe_chunk split.Tensor unsafe_split.Tensor tensor_split.sections', { recipe: (d) => ({ self: d.t(d.shape(1)) }) }),
   row('hsplit.int vsplit.int dsplit.int', { recipe: (d) => ({ self: d.t(d.shape(2, 4)), sections: d.int(1, 2) }) }),
-  row('hsplit.array vsplit.array dsplit.array tensor_split.indices', { recipe: (d) => ({ self: d.t(d.shape(2, 4)), indices: d.sizes(d.int(0, 3)) }) }),
+  row('hsplit.array vsplit.array dsplit.array tensor_split.indices', { recipe: (d) =>
+    ({ self: d.t(d.shape(2, 4)), indices: d.sizes(d.int(0, 3)) }) }),
   row('split.sizes split_with_sizes unsafe_split_with_sizes', { recipe: (d) => {
     const parts = d.sizes(d.int(1, 3))
     const [shape, dim] = [d.shape(1, 3), 0]
@@ -70,7 +72,8 @@ export const shapes: readonly Row[] = [
     const target = reshaped(d, shape)
     return { self: d.t(shape), size: target, shape: target }
   } }),
-  row('view.dtype', { recipe: (d) => ({ self: d.t(d.shape()), dtype: d.pick(['int32', 'float32', 'int64', 'float16', 'uint8', 'complex64']) }), dtypes: numeric }),
+  row('view.dtype', { recipe: (d) => ({ self: d.t(d.shape()), dtype: d.pick(['int32', 'float32', 'int64', 'float16', 'uint8',
+    'complex64']) }), dtypes: numeric }),
   row('unflatten.int', { recipe: (d) => {
     const shape = d.shape(1, 3)
     const dim = d.int(0, shape.length - 1)
@@ -97,15 +100,19 @@ export const shapes: readonly Row[] = [
     const start = d.int(0, size)
     const at = dim < 0 ? dim + shape.length : dim
     return {
-      self: d.t(shape), dim, start: d.oneIn(4) ? start - size : start, length: d.int(0, size - start), index: d.int(-size, Math.max(size - 1, 0)),
-      end: d.pick([undefined, null, size, size + 3, -1]), step: d.int(1, 3), dimension: dim, size: d.int(0, size), src: d.t(shape.filter((_, i) => i !== at))
+      self: d.t(shape), dim, start: d.oneIn(4) ? start - size : start, length: d.int(0, size - start),
+      index: d.int(-size, Math.max(size - 1, 0)),
+      end: d.pick([undefined, null, size, size + 3, -1]), step: d.int(1, 3), dimension: dim, size: d.int(0, size),
+      src: d.t(shape.filter((_, i) => i !== at))
     }
   } }),
-  row('as_strided', { recipe: (d) => ({ self: { ...d.t([12]), strides: [1], offset: 0 }, size: [2, 3], stride: d.pick([[3, 1], [1, 2], [0, 1], [4, 2]]), storage_offset: d.int(0, 2) }) }),
+  row('as_strided', { recipe: (d) => ({ self: { ...d.t([12]), strides: [1], offset: 0 }, size: [2, 3],
+    stride: d.pick([[3, 1], [1, 2], [0, 1], [4, 2]]), storage_offset: d.int(0, 2) }) }),
   row('slice_scatter', { recipe: (d) => {
     const shape = d.shape(1, 3)
     const [dim, step] = [d.int(0, shape.length - 1), d.int(1, 2)]
-    return { self: d.t(shape), src: d.t(shape.map((size, i) => (i === dim ? Math.ceil(size / step) : size))), dim, start: null, end: null, step }
+    return { self: d.t(shape), src: d.t(shape.map((size, i) => (i === dim ? Math.ceil(size / step) : size))), dim, start: null, end: null,
+      step }
   } }),
   row('diagonal_scatter', { recipe: (d) => {
     const [n, m] = d.sizes(2) as [number, number]
@@ -134,12 +141,15 @@ export const shapes: readonly Row[] = [
     const repeats = overload === 'self_int' ? d.int(0, 3) : d.t([shape.at(dim)!], [0, 3], 'int64')
     return { self: d.t(shape), repeats, dim, output_size: undefined }
   } }),
-  row('repeat_interleave.Tensor', { recipe: (d) => ({ repeats: d.t([d.size()], [0, 3], d.pick(['int64', 'int32'])), output_size: undefined }) }),
+  row('repeat_interleave.Tensor', { recipe: (d) => ({ repeats: d.t([d.size()], [0, 3], d.pick(['int64', 'int32'])),
+    output_size: undefined }) }),
   row('constant_pad_nd pad', { recipe: (d) => {
     const shape = d.shape(1, 3)
-    return { self: d.t(shape), pad: Array.from({ length: 2 * d.int(1, shape.length) }, () => d.int(-1, 2)), mode: 'constant', value: d.plain() }
+    return { self: d.t(shape), pad: Array.from({ length: 2 * d.int(1, shape.length) }, () => d.int(-1, 2)), mode: 'constant',
+      value: d.plain() }
   } }),
-  row('pad_sequence', { recipe: (d) => ({ sequences: d.sizes(d.int(1, 3)).map((size) => d.t([size, 2])), padding_value: d.float() }), dtypes: [...floats, 'int64'] }),
+  row('pad_sequence', { recipe: (d) => ({ sequences: d.sizes(d.int(1, 3)).map((size) => d.t([size, 2])), padding_value: d.float() }),
+    dtypes: [...floats, 'int64'] }),
   row('channel_shuffle pixel_shuffle pixel_unshuffle', { recipe: (d) => ({
     self: d.t([d.int(1, 2), 4 * d.int(1, 2), 4, 2]), groups: d.pick([1, 2, 4]), upscale_factor: d.int(1, 2), downscale_factor: d.int(1, 2)
   }) }),
@@ -174,7 +184,8 @@ export const indexing: readonly Row[] = [
       const count = d.size()
       const mask = d.t([n], undefined, 'bool')
       const list = d.pick([
-        [d.index([count], n, true)], [null, d.index([count], m, true)], [d.index([count, 1], n), d.index([count], m)], [mask], [d.index([], n), null]
+        [d.index([count], n, true)], [null, d.index([count], m, true)], [d.index([count, 1], n), d.index([count], m)], [mask],
+          [d.index([], n), null]
       ])
       return { self: d.t([n, m, 2]), indices: list, values: d.t([]), accumulate: d.oneIn(2) }
     }
@@ -191,13 +202,15 @@ export const indexing: readonly Row[] = [
   row('one_hot', { recipe: (d) => ({ self: d.t(d.shape(0, 3), [0, 9], 'int64') }) }),
   row('embedding', { recipe: (d) => {
     const n = d.int(1, 5)
-    return { weight: d.t([n, d.size()]), indices: d.t(d.shape(0, 2), [0, n - 1], d.pick(['int64', 'int32'])), padding_idx: d.int(-1, 0), sparse: undefined }
+    return { weight: d.t([n, d.size()]), indices: d.t(d.shape(0, 2), [0, n - 1], d.pick(['int64', 'int32'])), padding_idx: d.int(-1, 0),
+      sparse: undefined }
   }, dtypes: floats }),
   row('embedding_bag', { recipe: (d) => {
     const [n, count] = [d.int(1, 5), d.int(2, 6)]
     return {
-      weight: d.t([n, d.int(1, 4)], 'normal'), indices: d.t([count], [0, n - 1], 'int64'), offsets: d.t([2], [0, 0], 'int64'), mode: d.int(0, 2),
-      sparse: undefined, scale_grad_by_freq: undefined, per_sample_weights: undefined
+      weight: d.t([n, d.int(1, 4)], 'normal'), indices: d.t([count], [0, n - 1], 'int64'), offsets: d.t([2], [0, 0], 'int64'),
+      mode: d.int(0, 2),
+      sparse: undefined, scale_grad_by_freq: undefined, per_sample_weights: undefined, include_last_offset: undefined
     }
   }, dtypes: ['float32', 'float64'] }),
   row('tril_indices triu_indices', { recipe: (d) => ({ row: d.int(0, 4), col: d.int(0, 4), dtype: d.pick(['int64', 'int32']) }) })
@@ -205,12 +218,15 @@ export const indexing: readonly Row[] = [
 
 /** Transforms to and from frequencies. */
 export const spectral: readonly Row[] = [
-  row('fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft', { recipe: (d) => ({ self: d.t(d.shape(1)), n: d.int(1, 6) }), dtypes: ['float32', 'float64', ...complexes, 'int64'] }),
+  row('fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft', { recipe: (d) => ({ self: d.t(d.shape(1)), n: d.int(1, 6) }),
+    dtypes: ['float32', 'float64', ...complexes, 'int64'] }),
   row('fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2 fft_ihfft2', {
-    recipe: (d) => ({ self: d.t(d.shape(2)), s: d.oneIn(2) ? undefined : [d.int(1, 5), d.int(1, 5)], dim: d.oneIn(2) ? undefined : [-1, 0] }),
+    recipe: (d) => ({ self: d.t(d.shape(2)), s: d.oneIn(2) ? undefined : [d.int(1, 5), d.int(1, 5)],
+      dim: d.oneIn(2) ? undefined : [-1, 0] }),
     dtypes: ['float32', 'float64', ...complexes, 'int64']
   }),
-  row('fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn', { recipe: (d) => ({ self: d.t(d.shape(1, 3)) }), dtypes: ['float32', 'float64', ...complexes] }),
+  row('fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn', { recipe: (d) => ({ self: d.t(d.shape(1, 3)) }),
+    dtypes: ['float32', 'float64', ...complexes] }),
   row('stft.center', { recipe: (d) => {
     const n = d.pick([4, 8])
     return {
@@ -219,6 +235,7 @@ export const spectral: readonly Row[] = [
     }
   }, dtypes: ['float32', 'float64'] }),
   row('istft', { recipe: (d) => ({
-    self: d.t([2, 5, 9], 'normal'), n_fft: 8, hop_length: 2, win_length: 8, window: undefined, onesided: undefined, length: undefined, return_complex: undefined
+    self: d.t([2, 5, 9], 'normal'), n_fft: 8, hop_length: 2, win_length: 8, window: undefined, onesided: undefined, length: undefined,
+    return_complex: undefined
   }), dtypes: complexes })
 ]

@@ -38,6 +38,7 @@ export const table: readonly Tested[] = rows.flatMap((row) =>
   row.names.flatMap((name) => {
     const schema = findSchema(name)
     if (!schema) throw new Error(`the table names ${name}, which libtorch does not have`)
-    return [schema, findSchema(inPlace(name))].filter((found) => found !== undefined).map((found) => ({ row, schema: found, styles: stylesOf(found) }))
+    return [schema, findSchema(inPlace(name))].filter((found) => found !== undefined).map((found) =>
+      ({ row, schema: found, styles: stylesOf(found) }))
   })
 )

@@ -4,7 +4,8 @@ import type { DType, Tensor } from '../../../src/torch/index.js'
 import { arrayTypes } from '../../../src/torch/types.js'
 
 /**
- * What the elements are: ordinary numbers; those with extreme ones among them; 0.1 to 3; 0.05 to 0.95; square matrices with a strong diagonal,
+ * What the elements are: ordinary numbers; those with extreme ones among them; 0.1 to 3; 0.05 to 0.95; square matrices with a strong
+ * diagonal,
  * also Hermitian; rows in ascending order; each number from 0 on once; integers of a range, both ends included.
  */
 export type Content =
@@ -20,6 +21,8 @@ export interface TensorSpec {
   readonly seed: number
   /** No gradient is asked of it; what the operator leaves in it is compared. */
   readonly constant?: boolean
+  /** Of complex numbers: a view that is conjugated when it is read. */
+  readonly conjugated?: boolean
 }
 
 export const isSpec = (value: unknown): value is TensorSpec => typeof value === 'object' && value !== null && 'strides' in value
@@ -141,5 +144,6 @@ export function memoryOf(spec: TensorSpec): InstanceType<(typeof arrayTypes)[DTy
 /** The tensor itself: a view of its memory, so that stride and offset are the given ones. */
 export function materialise(spec: TensorSpec): Tensor {
   const base = torch.fromTypedArray(memoryOf(spec), [storageLength(spec)], { dtype: spec.dtype })
-  return base.asStrided(spec.shape, spec.strides, { storageOffset: spec.offset })
+  const tensor = base.asStrided(spec.shape, spec.strides, { storageOffset: spec.offset })
+  return spec.conjugated ? tensor.conj() : tensor
 }
