@@ -60,7 +60,8 @@ const COMPILER = `
 /** One run in a process of its own, as a user starts it. */
 function check(folder) {
   const start = performance.now()
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', COMPILER, '--', '-p', folder, '--extendedDiagnostics'], { encoding: 'utf8' })
+  const args = ['-e', COMPILER, '--', '-p', folder, '--extendedDiagnostics']
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
   const seconds = (performance.now() - start) / 1000
   if (status !== 0) throw new Error(`tsc refused the project:\n${stdout}${stderr}`)
   const number = (label) => Number(new RegExp(`^${label}:\\s+(\\d+)`, 'm').exec(stdout)?.[1])
@@ -100,6 +101,8 @@ export function print({ rows, rounds, typescript }) {
   console.log(`\ntypes: seconds of tsc ${typescript} for a user's project; median of ${rounds} runs (quartiles)`)
   console.log(table(
     ['', 'seconds', 'best', 'CPU seconds', 'MiB', 'files', 'types'],
-    rows.map(({ name, seconds, best, cpu, memoryMiB, files, types }) => [name, spread(seconds), best.toFixed(2), spread(cpu), ...[memoryMiB, files, types].map(String)])
+    rows.map(({ name, seconds, best, cpu, memoryMiB, files, types }) => [
+      name, spread(seconds), best.toFixed(2), spread(cpu), ...[memoryMiB, files, types].map(String)
+    ])
   ))
 }
