@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
+import * as ops from '../../src/torch/ops/index.js'
 import { listOperators } from '../../src/torch/index.js'
 
 interface Schema { name: string; args: { keywordOnly: boolean; type: { written: boolean } }[] }
@@ -85,6 +86,31 @@ describe('the public operator families', () => {
     expect(known.length).toBeGreaterThan(100)
     for (const name of known) expect(typeof exported[camelCase(name)], name).toBe('function')
   })
+})
+
+it('every function refuses what it cannot use with an error of ours', () => {
+  torch.setNumThreads(1)
+  const x = torch.ones([2, 2])
+  const functions = Object.entries(ops).filter(([, value]) => typeof value === 'function') as [string, (...args: unknown[]) => unknown][]
+  const others: string[] = []
+  let refused = 0
+  for (const [name, run] of functions) {
+    for (const last of [null, 'abc', [], { unheardOf: 1 }]) {
+      for (let count = 1; count < 4; count++) {
+        torch.scope(() => {
+          try {
+            // Copies, since an operator may work in place.
+            run(...Array.from({ length: count }, () => x.clone()), last)
+          } catch (error) {
+            refused++
+            if (!(error instanceof torch.InputError || error instanceof torch.TorchError)) others.push(`${name}: ${String(error)}`)
+          }
+        })
+      }
+    }
+  }
+  expect(others).toEqual([])
+  expect(refused).toBeGreaterThan(functions.length * 8)
 })
 
 it.each(['functions', 'inplace', 'methods'])('%s.generated.ts has the schema before every function', (name) => {
