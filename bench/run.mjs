@@ -1,4 +1,4 @@
-// npm run bench -- [ops] [step] [zoo] [--quick] [--write] [--only TEXT]: see README.md
+// npm run bench -- [ops] [step] [zoo] [types] [--quick] [--write] [--only TEXT]: see README.md
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
@@ -6,7 +6,7 @@ import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-const BENCHMARKS = ['ops', 'step', 'zoo']
+const BENCHMARKS = ['ops', 'step', 'zoo', 'types']
 const USUAL = ['ops', 'step']
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]

@@ -186,7 +186,8 @@ function methodLines(family, signatures) {
   const names = sharedNames(lists)
   const overloads = heads.flatMap(({ signature, head }) => [documentation(signature, '  '), head])
   // The array is made only where it is needed: most calls have one.
-  const oneByOne = own.some((signature) => signature.oneByOne) ? [`    if (typeof ${names[0]} === 'number') return ${call(['[...arguments]'])}`] : []
+  const guard = `    if (typeof ${names[0]} === 'number') return ${call(['[...arguments]'])}`
+  const oneByOne = own.some((signature) => signature.oneByOne) ? [guard] : []
   return ['', ...overloads, `  ${family.name}(${untyped(lists, names)}): any {`, ...oneByOne, `    return ${call(names)}`, '  }']
 }
 

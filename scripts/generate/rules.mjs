@@ -27,7 +27,8 @@ export const methodsOnly = new Map([['slice', 'makes an index of at(), as in Pyt
 export const handWritten = new Set([
   'shape', 'strides', 'dtype', 'device', 'ndim', 'grad', 'requiresGrad', 'isLeaf', 'item', 'itemAsync', 'toArray', 'toTypedArray',
   'toString', 'to', 'cpu', 'cuda', 'backward', 'dispose', 'at', 'setAt', 'T', 'H', 'mT', 'mH', 'data', 'length', 'size', 'isContiguous',
-  'isLive', 'layout', 'nbytes', 'elementSize', 'isCuda', 'unique', 'float', 'double', 'half', 'bfloat16', 'int', 'long', 'short', 'char', 'byte', 'bool',
+  'isLive', 'layout', 'nbytes', 'elementSize', 'isCuda', 'unique',
+  'float', 'double', 'half', 'bfloat16', 'int', 'long', 'short', 'char', 'byte', 'bool',
   'constructor', 'then'
 ])
 

@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import { Parameter } from '../nn/index.js'
-import { call, keep, noGrad, operator, scope, Tensor, zeros, zerosLike } from '../torch/index.js'
+import { call, isTensor, keep, noGrad, operator, scope, Tensor, zeros, zerosLike } from '../torch/index.js'
 
 const fusedAdamW = operator('aten::_fused_adamw_')
 const foreachSubtract = operator('aten::_foreach_sub_', 'List')
@@ -87,11 +87,13 @@ export class AdamW {
    * @throws InputError for an option that is not legal, what is no Parameter, and a Parameter given twice.
    */
   constructor(parameters: Iterable<Parameter> | readonly ParameterGroup[], options: AdamWOptions = {}) {
-    if (typeof (parameters as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== 'function') {
+    // A tensor is iterable too: its rows are no parameters.
+    if (typeof (parameters as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== 'function' || isTensor(parameters)) {
       throw expected('Parameters or groups of them', 'parameters', parameters)
     }
     const given = [...(parameters as Iterable<Parameter | ParameterGroup>)]
-    const isGroup = (value: unknown) => typeof (value as ParameterGroup | null)?.parameters?.[Symbol.iterator] === 'function'
+    const isGroup = (value: unknown) =>
+      typeof (value as ParameterGroup | null)?.parameters?.[Symbol.iterator] === 'function' && !isTensor((value as ParameterGroup).parameters)
     const stranger = given[0] instanceof Parameter ? undefined : given.findIndex((element) => !isGroup(element))
     if (stranger !== undefined && stranger >= 0) throw expected('a Parameter or { parameters }', `parameters[${stranger}]`, given[stranger])
     const plain = given[0] instanceof Parameter || given.length === 0

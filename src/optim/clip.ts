@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import type { Parameter } from '../nn/index.js'
-import { call, noGrad, operator, scope, stack, tensor, type Tensor } from '../torch/index.js'
+import { call, isTensor, noGrad, operator, scope, stack, tensor, type Tensor } from '../torch/index.js'
 
 const foreachNorm = operator('aten::_foreach_norm', 'Scalar')
 const foreachScaleAll = operator('aten::_foreach_mul_', 'Tensor')
@@ -18,6 +18,8 @@ const EPSILON = 1e-6
 export function clipGradNorm(
   parameters: Iterable<Parameter>, maxNorm: number, options: { readonly perTensor?: boolean } = {}
 ): Tensor {
+  // A tensor is iterable too, and its rows have no gradients: nothing would be clipped.
+  if (isTensor(parameters)) throw expected('an array of Parameters', 'parameters', parameters)
   if (typeof maxNorm !== 'number' || !(maxNorm > 0)) throw expected('a number above 0', 'maxNorm', maxNorm)
   return noGrad(() =>
     scope(() => {

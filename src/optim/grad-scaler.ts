@@ -1,4 +1,5 @@
-import { call, keep, noGrad, operator, scope, tensor, type Device, type Tensor } from '../torch/index.js'
+import { expected } from '../errors.js'
+import { call, isTensor, keep, noGrad, operator, scope, tensor, type Device, type Tensor } from '../torch/index.js'
 import type { Parameter } from '../nn/index.js'
 
 const unscaleAndCheck = operator('aten::_amp_foreach_non_finite_check_and_unscale_')
@@ -38,6 +39,7 @@ export class GradScaler {
 
   /** Divides the gradients by the scale and notes whether one is infinite or NaN. Call before clipping. */
   unscale(parameters: Iterable<Parameter>): void {
+    if (isTensor(parameters)) throw expected('an array of Parameters', 'parameters', parameters)
     noGrad(() => {
       scope(() => {
         this.#foundInf.zero_()

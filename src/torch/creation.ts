@@ -69,7 +69,9 @@ function shapeOf(data: NestedArray): number[] {
   return shape
 }
 
-function flatten(data: NestedArray, shape: readonly number[], depth: number, leaves: (number | bigint | boolean | Complex)[]): void {
+type Leaf = number | bigint | boolean | Complex
+
+function flatten(data: NestedArray, shape: readonly number[], depth: number, leaves: Leaf[]): void {
   if (Array.isArray(data)) {
     const level = data as readonly NestedArray[]
     if (depth === shape.length || level.length !== shape[depth]) {
@@ -81,6 +83,18 @@ function flatten(data: NestedArray, shape: readonly number[], depth: number, lea
   } else {
     leaves.push(data as number)
   }
+}
+
+/**
+ * The elements of nested arrays, row by row. That they are numbers is not looked at.
+ *
+ * @throws InputError if the nesting is ragged.
+ */
+export function leavesOf(data: NestedArray): { readonly shape: number[]; readonly leaves: Leaf[] } {
+  const shape = shapeOf(data)
+  const leaves: Leaf[] = []
+  flatten(data, shape, 0, leaves)
+  return { shape, leaves }
 }
 
 function toBigInt(leaf: number | bigint | boolean, dtype: DType): bigint {
@@ -120,9 +134,7 @@ const isComplex = (value: unknown): value is Complex => typeof value === 'object
 export function tensor(data: NestedArray | TypedArray, options: CreationOptions = {}): Tensor {
   if (ArrayBuffer.isView(data)) return fromTypedArray(data, undefined, options)
   check(options)
-  const shape = shapeOf(data)
-  const leaves: (number | bigint | boolean | Complex)[] = []
-  flatten(data, shape, 0, leaves)
+  const { shape, leaves } = leavesOf(data)
   for (const leaf of leaves) {
     if (isTensor(leaf)) throw expected('numbers (stack() and cat() join tensors)', 'data', leaf)
     if (!['number', 'bigint', 'boolean'].includes(typeof leaf) && !isComplex(leaf)) throw expected('numbers', 'data', leaf)

@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
 import { scope } from '../native/tensor-handle.js'
-import { tensor, type NestedArray } from './creation.js'
+import { leavesOf, tensor, type NestedArray } from './creation.js'
 import { isTensor } from './dispatch.js'
 import { full } from './ops/index.js'
 import type { Tensor } from './tensor.js'
@@ -51,25 +51,15 @@ const LEGAL = 'an integer, slice(), null, ellipsis, a bool or integer tensor, or
 const plural = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`
 const shapeText = ({ shape }: Tensor) => `shape [${shape.join(', ')}]`
 
-/** The first element that is no array; undefined if there is none. */
-function firstLeaf(value: unknown): unknown {
-  while (Array.isArray(value)) value = (value as unknown[])[0]
-  return value
-}
-
 /** An index given as arrays, as the tensor it stands for. */
-function fromArrays(value: readonly unknown[], name: string, device: Tensor['device']): Tensor {
-  const dtype = typeof firstLeaf(value) === 'boolean' ? 'bool' : 'int64'
-  const check = (element: unknown): void => {
-    if (Array.isArray(element)) {
-      for (const inner of element as unknown[]) check(inner)
-      return
-    }
-    const legal = dtype === 'bool' ? typeof element === 'boolean' : typeof element === 'bigint' || Number.isSafeInteger(element)
-    if (!legal) throw expected(dtype === 'bool' ? 'booleans only' : 'integers only', name, element)
+function fromArrays(value: NestedArray, name: string, device: Tensor['device']): Tensor {
+  const { leaves } = leavesOf(value)
+  const mask = typeof leaves[0] === 'boolean'
+  for (const leaf of leaves) {
+    const legal = mask ? typeof leaf === 'boolean' : typeof leaf === 'bigint' || Number.isSafeInteger(leaf)
+    if (!legal) throw expected(mask ? 'booleans only' : 'integers only', name, leaf)
   }
-  check(value)
-  return tensor(value as NestedArray, { dtype, device })
+  return tensor(value, { dtype: mask ? 'bool' : 'int64', device })
 }
 
 /** An index after all that needs no tensor to be looked at: arrays are tensors, and a tensor of one integer is that integer. */
@@ -81,7 +71,7 @@ function parse(value: unknown, name: string, device: Tensor['device']): Parsed {
     if (!Number.isSafeInteger(value)) throw expected('an integer', name, value)
     return value
   }
-  if (Array.isArray(value)) return fromArrays(value, name, device)
+  if (Array.isArray(value)) return fromArrays(value as NestedArray, name, device)
   if (!isTensor(value)) throw expected(LEGAL, name, value)
   const { dtype } = value
   if (dtype === 'bool') return value

@@ -1,74 +1,17 @@
 // Tensors as text, in the form of PyTorch's print.
-import { expected } from '../errors.js'
 import { gradFunction } from '../native/autograd.js'
 import { scope } from '../native/tensor-handle.js'
 import { call, operator } from './dispatch.js'
 import { reader } from './format.js'
 import { noGrad } from './modes.js'
 import { arange } from './ops/index.js'
+import { getPrintOptions } from './print-options.js'
 import type { Tensor } from './tensor.js'
 import type { Complex } from './types.js'
 
-export interface PrintOptions {
-  /** Digits after the point. Default 4. */
-  readonly precision: number
-  /** A tensor of more elements is shown by its edges. Default 1000. */
-  readonly threshold: number
-  /** Elements at each edge of a dimension. Default 3. */
-  readonly edgeItems: number
-  /** Characters in a line, after which it is broken. Default 80. */
-  readonly lineWidth: number
-  /** Scientific notation; null: where the numbers ask for it. Default null. */
-  readonly sciMode: boolean | null
-}
-
-const profiles = {
-  default: { precision: 4, threshold: 1000, edgeItems: 3, lineWidth: 80, sciMode: null },
-  short: { precision: 2, threshold: 1000, edgeItems: 2, lineWidth: 80, sciMode: null },
-  full: { precision: 4, threshold: Infinity, edgeItems: 3, lineWidth: 80, sciMode: null }
-} satisfies Record<string, PrintOptions>
-
-let options: PrintOptions = profiles.default
-
-// toFixed() and toExponential() give 100 digits at most, and rounding to the even digit needs some more than are printed.
-const MAX_PRECISION = 40
-
-/** The options that tensors are printed with now. */
-export const getPrintOptions = (): PrintOptions => options
-
-/**
- * Changes how tensors are printed; what is not given stays as it is. PyTorch: `torch.set_printoptions`.
- *
- * @param changes - Options, or the name of a set of them: `default`, `short` (2 digits, 2 items at the edges) or `full` (never only the edges).
- * @returns The options before, for setting them again.
- */
-export function setPrintOptions(changes: Partial<PrintOptions> | keyof typeof profiles): PrintOptions {
-  const before = options
-  if (typeof changes === 'string' && Object.hasOwn(profiles, changes)) {
-    options = profiles[changes]
-    return before
-  }
-  if (typeof changes !== 'object' || (changes as object | null) === null || Array.isArray(changes)) {
-    throw expected(`an object or one of ${Object.keys(profiles).join(', ')}`, 'setPrintOptions()', changes)
-  }
-  const given = Object.entries(changes).filter(([, value]) => value !== undefined) as [keyof PrintOptions, unknown][]
-  for (const [name, value] of given) {
-    if (!Object.hasOwn(options, name)) throw expected(`one of ${Object.keys(options).join(', ')}`, 'the options of setPrintOptions()', name)
-    if (name === 'sciMode') {
-      if (value !== null && typeof value !== 'boolean') throw expected('a boolean or null', name, value)
-    } else {
-      const max = name === 'precision' ? MAX_PRECISION : Infinity
-      const legal = (Number.isSafeInteger(value) || (name === 'threshold' && value === Infinity)) && (value as number) >= 0 && (value as number) <= max
-      if (!legal) throw expected(max < Infinity ? `an integer from 0 to ${max}` : 'an integer of at least 0', name, value)
-    }
-  }
-  options = { ...options, ...Object.fromEntries(given) }
-  return before
-}
-
-/** JavaScript rounds a tie away from zero, C's printf to the even digit. `write` gives a number that is not negative, with so many digits. */
+/** JavaScript rounds a tie away from zero, C's printf to the even digit. `write` gives a number of at least 0, with so many digits. */
 function roundHalfEven(write: (digits: number) => string): string {
-  const { precision } = options
+  const { precision } = getPrintOptions()
   const long = /^(\d+)\.?(\d*)(.*)$/.exec(write(Math.min(100, precision + 60)))!
   const [, integer, fraction, exponent] = long as unknown as [string, string, string, string]
   const usual = write(precision)
@@ -86,7 +29,8 @@ function fixed(value: number): string {
   const size = Math.abs(value)
   if (!Number.isFinite(value)) return special(value)
   // From here on toFixed() writes an exponent. Such a number is an integer.
-  if (size >= 1e21) return sign(value) + BigInt(size).toString() + (options.precision > 0 ? `.${'0'.repeat(options.precision)}` : '')
+  const { precision } = getPrintOptions()
+  if (size >= 1e21) return sign(value) + BigInt(size).toString() + (precision > 0 ? `.${'0'.repeat(precision)}` : '')
   return sign(value) + roundHalfEven((digits) => size.toFixed(digits))
 }
 
@@ -123,7 +67,7 @@ function floatFormatter(values: readonly number[]): Formatter {
     largest = Math.max(largest, Math.abs(value))
   }
   const far = counted.length > 0 && (largest / smallest > 1000 || largest > 1e8 || smallest < 1e-4)
-  const write = counted.length > 0 && (options.sciMode ?? far) ? scientific : counted.every(Number.isInteger) ? whole : fixed
+  const write = counted.length > 0 && (getPrintOptions().sciMode ?? far) ? scientific : counted.every(Number.isInteger) ? whole : fixed
   return padded(widest(counted.map(write)), write as (value: unknown) => string)
 }
 
@@ -144,14 +88,15 @@ function readable(x: Tensor): Tensor {
   return dtype === 'complex32' ? x.to('complex64') : x
 }
 
-const isCut = (size: number) => size > 2 * options.edgeItems
+const isCut = (size: number) => size > 2 * getPrintOptions().edgeItems
 
 /** The elements that a summary shows, and no others: what is left out is not copied from the device. */
 function edges(x: Tensor): Tensor {
   const { shape, device } = x
+  const { edgeItems } = getPrintOptions()
   const indices = shape.map((size, dim) => {
-    const all = arange(isCut(size) ? 2 * options.edgeItems : size, { dtype: 'int64', device })
-    const index = isCut(size) ? all.add(all.ge(options.edgeItems).mul(size - 2 * options.edgeItems)) : all
+    const all = arange(isCut(size) ? 2 * edgeItems : size, { dtype: 'int64', device })
+    const index = isCut(size) ? all.add(all.ge(edgeItems).mul(size - 2 * edgeItems)) : all
     return index.reshape(shape.map((_, i) => (i === dim ? -1 : 1)))
   })
   return x.index(indices)
@@ -162,8 +107,9 @@ function contents(x: Tensor, indent: number): string {
   const { shape } = x
   const size = shape.reduce((product, length) => product * length, 1)
   if (size === 0) return '[]'
-  const summarise = size > options.threshold && shape.length > 0
-  if (summarise && options.edgeItems === 0) return '[...]'
+  const { threshold, edgeItems, lineWidth } = getPrintOptions()
+  const summarise = size > threshold && shape.length > 0
+  if (summarise && edgeItems === 0) return '[...]'
   const shown = readable(summarise ? edges(x) : x)
   const { dtype } = shown
   const read = reader(dtype, shown.toTypedArray())
@@ -171,13 +117,14 @@ function contents(x: Tensor, indent: number): string {
   const formatter = dtype.startsWith('complex') ? complexFormatter(values as Complex[])
     : dtype.includes('float') ? floatFormatter(values as number[]) : plainFormatter(values)
   if (shape.length === 0) return formatter.format(values[0])
-  const perLine = Math.max(1, Math.floor((options.lineWidth - indent - shape.length + 1) / (formatter.width + 2)))
+  const perLine = Math.max(1, Math.floor((lineWidth - indent - shape.length + 1) / (formatter.width + 2)))
   let next = 0
   const write = (dim: number): string => {
     const last = dim === shape.length - 1
     const cut = summarise && isCut(shape[dim]!)
-    const parts = Array.from({ length: cut ? 2 * options.edgeItems : shape[dim]! }, () => (last ? formatter.format(values[next++]) : write(dim + 1)))
-    if (cut) parts.splice(options.edgeItems, 0, last ? ' ...' : '...')
+    const length = cut ? 2 * edgeItems : shape[dim]!
+    const parts = Array.from({ length }, () => (last ? formatter.format(values[next++]) : write(dim + 1)))
+    if (cut) parts.splice(edgeItems, 0, last ? ' ...' : '...')
     const margin = ' '.repeat(indent + dim + 1)
     if (!last) return `[${parts.join(`,${'\n'.repeat(shape.length - 1 - dim)}${margin}`)}]`
     const lines: string[] = []
@@ -255,7 +202,7 @@ function parts(x: Tensor): Parts {
   if (x.device === 'meta') return { body: '...', notes: [sizeOf(x), ...(dtype === 'float32' ? [] : named)] }
   if (x.numel() === 0) return { body: '[]', notes: [...(x.ndim === 1 ? [] : [sizeOf(x)]), ...(dtype === 'float32' ? [] : named)] }
   const dense = layout === 'strided' ? x : x.toDense()
-  return { body: contents(dense.detach(), PREFIX.length), notes: [...(options.edgeItems === 0 ? [sizeOf(x)] : []), ...dtypeNote] }
+  return { body: contents(dense.detach(), PREFIX.length), notes: [...(getPrintOptions().edgeItems === 0 ? [sizeOf(x)] : []), ...dtypeNote] }
 }
 
 function graphNote(x: Tensor): string[] {
@@ -287,11 +234,12 @@ function printed(x: Tensor): string {
   }
   const layoutNote = x.layout === 'strided' ? [] : [`layout=torch.${x.layout === 'mkldnn' ? '_mkldnn' : x.layout}`]
   const notes = [...(device === 'cpu' ? [] : [`device='${device}'`]), ...found.notes, ...layoutNote, ...graphNote(x)]
+  const { lineWidth } = getPrintOptions()
   let text = PREFIX + found.body
   let column = text.length - text.lastIndexOf('\n') + 1
   let apart = found.apart ?? false
   for (const note of notes) {
-    if (apart || column + note.length + 2 > options.lineWidth) {
+    if (apart || column + note.length + 2 > lineWidth) {
       text += `,\n${' '.repeat(PREFIX.length)}${note}`
       column = PREFIX.length + note.length
       apart = false

@@ -11,7 +11,9 @@ import * as indexing from './indexing.js'
 import { mH, mT, matrixH } from './ops/index.js'
 import { TensorMethods } from './ops/methods.generated.js'
 import { printTensor } from './print.js'
-import { arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray } from './types.js'
+import {
+  arrayTypes, isDType, isDevice, requireDType, type DType, type Device, type Layout, type MemoryFormat, type TypedArray
+} from './types.js'
 import { unique, type UniqueOptions } from './unique.js'
 
 const toOperator = operator('aten::to', 'dtype_layout')

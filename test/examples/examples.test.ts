@@ -21,7 +21,7 @@ async function example(name: string, ...args: string[]): Promise<string> {
 describe('examples', () => {
   it('are all run here', async () => {
     expect((await readdir(join(root, 'examples'))).sort()).toEqual([
-      'checkpointing.ts', 'export-onnx.ts', 'huggingface.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
+      'checkpointing.ts', 'export-onnx.ts', 'huggingface.ts', 'indexing.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
     ])
   })
 
@@ -30,6 +30,15 @@ describe('examples', () => {
     // log(8) + log(11) + log(16) + log(23)
     expect(Number(/y = ([\d.]+)/.exec(output)?.[1])).toBeCloseTo(Math.log(8 * 11 * 16 * 23), 4)
     expect(output).toContain('[ 2, 4 ]')
+  })
+
+  it('indexing', async () => {
+    const output = await example('indexing')
+    expect(output).toContain('x[0, 1:3] = tensor([[ 4,  5,  6,  7],\n        [ 8,  9, 10, 11]])')
+    expect(output).toContain('even ones: [')
+    expect(output).toContain('sums of the rows: [ 11, 25, 39 ]\nsums of the rows: [ 23, 37, 51 ]')
+    expect(output).toContain('y = tensor([1., 1.], grad_fn=<IndexBackward0>)')
+    expect(output).toContain('dy/dw = tensor([1., 0., 1.])')
   })
 
   it('regression', async () => {

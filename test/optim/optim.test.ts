@@ -222,6 +222,9 @@ describe('clipGradNorm', () => {
   it.each([0, -1, NaN, '3'])('refuses a norm of %s', (norm) => {
     const p = parameter([1], [5])
     expect(() => clipGradNorm([p], norm as number)).toThrow(/above 0 for maxNorm/)
+    expect(() => clipGradNorm(p as never, 1)).toThrow(/an array of Parameters for parameters, received Parameter/)
+    expect(() => new GradScaler('cpu').unscale(p as never)).toThrow(/an array of Parameters/)
+    expect(() => new AdamW([{ parameters: p }] as never)).toThrow(/a Parameter or { parameters }/)
     expect(numbers(p.grad)).toEqual([5])
   })
 

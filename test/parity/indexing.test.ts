@@ -10,20 +10,24 @@ import { inFolder, runPython } from './python.js'
 
 type Position = number | null | undefined
 type Item =
-  | number | boolean | null | '...' | { slice: [Position, Position, Position] } | { tensor: (number | boolean)[]; shape: number[]; dtype: string }
+  | number | boolean | null | '...' | { slice: [Position, Position, Position] }
+  | { tensor: (number | boolean)[]; shape: number[]; dtype: string }
 interface Case { shape: number[]; index: Item[]; value?: number | { drop: number; ones: boolean[] } }
 interface Answer { shape?: number[]; values?: number[]; grad?: number[]; valueGrad?: number[]; error?: string }
 
 const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1)
 
 // Drawn so that most cases are legal: a position is out of range, a mask of another shape or an index too many now and then.
-const position = (size: number) => fc.oneof({ weight: 40, arbitrary: fc.integer({ min: -size, max: Math.max(size - 1, 0) }) }, fc.constant(size))
-const range = fc.tuple(fc.option(fc.integer({ min: -6, max: 6 })), fc.option(fc.integer({ min: -6, max: 6 })), fc.option(fc.integer({ min: 1, max: 3 })))
+const position = (size: number) =>
+  fc.oneof({ weight: 40, arbitrary: fc.integer({ min: -size, max: Math.max(size - 1, 0) }) }, fc.constant(size))
+const end = fc.option(fc.integer({ min: -6, max: 6 }))
+const range = fc.tuple(end, end, fc.option(fc.integer({ min: 1, max: 3 })))
 
 function mask(shape: readonly number[]): fc.Arbitrary<Item> {
   const sizes = fc.tuple(...shape.map((size) => fc.oneof({ weight: 40, arbitrary: fc.constant(size) }, fc.constant(size + 1))))
   return sizes.chain((sizes) =>
-    fc.array(fc.boolean(), { minLength: product(sizes), maxLength: product(sizes) }).map((tensor) => ({ tensor, shape: sizes, dtype: 'bool' }))
+    fc.array(fc.boolean(), { minLength: product(sizes), maxLength: product(sizes) })
+      .map((tensor) => ({ tensor, shape: sizes, dtype: 'bool' }))
   )
 }
 
@@ -56,7 +60,8 @@ function section(shape: readonly number[], common: readonly number[]): fc.Arbitr
 }
 
 const sizes = fc.array(fc.oneof({ weight: 12, arbitrary: fc.integer({ min: 1, max: 4 }) }, fc.constant(0)), { maxLength: 4 })
-const indexed: fc.Arbitrary<Case> = fc.tuple(sizes, fc.nat(4), fc.nat(4), fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 2 }), fc.nat(30))
+const broadcast = fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 2 })
+const indexed: fc.Arbitrary<Case> = fc.tuple(sizes, fc.nat(4), fc.nat(4), broadcast, fc.nat(30))
   .chain(([shape, first, last, common, tooMany]) => {
     const front = Math.min(first, shape.length)
     const back = Math.min(last, shape.length - front)

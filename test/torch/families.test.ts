@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
+import * as ops from '../../src/torch/ops/index.js'
 import { listOperators } from '../../src/torch/index.js'
 
-interface Schema { name: string; overload: string; text: string; args: { keywordOnly: boolean; type: { written: boolean } }[] }
+interface Schema { name: string; args: { keywordOnly: boolean; type: { written: boolean } }[] }
 interface Rules {
   parseSchema: (text: string) => Schema
   camelCase: (name: string) => string
@@ -21,7 +22,8 @@ const familyOf = ({ name }: Schema) => name.slice('aten::'.length)
 
 /** As the product promises them: every operator but private ones, backward formulas and those that write to `out`. */
 const isPublic = (schema: Schema) =>
-  !familyOf(schema).startsWith('_') && !familyOf(schema).includes('_backward') && !schema.args.some(({ keywordOnly, type }) => keywordOnly && type.written)
+  !familyOf(schema).startsWith('_') && !familyOf(schema).includes('_backward') &&
+  !schema.args.some(({ keywordOnly, type }) => keywordOnly && type.written)
 
 const reasons = new Map<string, Set<string>>() // by family
 for (const schema of schemas.filter(isPublic)) {
@@ -50,8 +52,10 @@ describe('the public operator families', () => {
   })
 
   it('written by hand are members of Tensor, or of another name there', () => {
-    const names: Record<string, string> = { stride: 'strides', get_device: 'device', set_data: 'setData', requires_grad_: 'requiresGrad_', retain_grad: 'retainGrad',
-      is_leaf: 'isLeaf', data: 'detach', output_nr: '', retains_grad: '' }
+    const names: Record<string, string> = {
+      stride: 'strides', get_device: 'device', set_data: 'setData', requires_grad_: 'requiresGrad_', retain_grad: 'retainGrad',
+      is_leaf: 'isLeaf', data: 'detach', output_nr: '', retains_grad: ''
+    }
     const byHand = missing.filter(([, found]) => found.has('written by hand')).map(([family]) => family)
     expect(byHand.length).toBeGreaterThan(8)
     // What tells only autograd's own code something has no member.
@@ -70,16 +74,43 @@ describe('the public operator families', () => {
 
   it('that PyTorch has documented functions for are there', () => {
     // From every chapter of its reference: a rule too wide would lose one of these.
-    const known = `abs add addmm allclose amax any arange argmax argsort atan2 avg_pool2d batch_norm bernoulli bincount bmm broadcast_to bucketize cat cdist
-      celu chunk clamp conv2d conv_transpose2d cosine_similarity cross cross_entropy_loss cumsum deg2rad diag diff dist dropout einsum embedding empty_like
-      equal erf exp eye fake_quantize_per_tensor_affine fft_fft flatten flip from_file full gather gelu group_norm hash_tensor histc index_add index_copy
-      index_select isclose istft kthvalue layer_norm lerp linalg_solve linalg_svd linear linspace logsumexp lstm masked_fill matmul max_pool2d
-      meshgrid mse_loss multinomial narrow nll_loss nonzero normal norm ones outer pad pixel_shuffle pow prod quantile rand randint randn randperm relu repeat_interleave
-      reshape roll scaled_dot_product_attention scatter_add searchsorted sigmoid silu softmax sort special_erf split squeeze stack std stft sum take_along_dim tensordot
-      tile topk trace transpose tril unbind unfold upsample_bicubic2d vander var view_as_real where zeros`.split(/\s+/)
+    const known = `abs add addmm allclose amax any arange argmax argsort atan2 avg_pool2d batch_norm bernoulli bincount bmm broadcast_to
+      bucketize cat cdist celu chunk clamp conv2d conv_transpose2d cosine_similarity cross cross_entropy_loss cumsum deg2rad diag
+      diff dist dropout einsum embedding empty_like equal erf exp eye fake_quantize_per_tensor_affine fft_fft flatten flip
+      from_file full gather gelu group_norm hash_tensor histc index_add index_copy index_select isclose istft kthvalue layer_norm
+      lerp linalg_solve linalg_svd linear linspace logsumexp lstm masked_fill matmul max_pool2d meshgrid mse_loss multinomial
+      narrow nll_loss nonzero normal norm ones outer pad pixel_shuffle pow prod quantile rand randint randn randperm relu
+      repeat_interleave reshape roll scaled_dot_product_attention scatter_add searchsorted sigmoid silu softmax sort special_erf
+      split squeeze stack std stft sum take_along_dim tensordot tile topk trace transpose tril unbind unfold upsample_bicubic2d
+      vander var view_as_real where zeros`.split(/\s+/)
     expect(known.length).toBeGreaterThan(100)
     for (const name of known) expect(typeof exported[camelCase(name)], name).toBe('function')
   })
+})
+
+it('every function refuses what it cannot use with an error of ours', () => {
+  torch.setNumThreads(1)
+  const x = torch.ones([2, 2])
+  const functions = Object.entries(ops).filter(([, value]) => typeof value === 'function') as [string, (...args: unknown[]) => unknown][]
+  const others: string[] = []
+  let refused = 0
+  for (const [name, run] of functions) {
+    for (const last of [null, 'abc', [], { unheardOf: 1 }]) {
+      for (let count = 1; count < 4; count++) {
+        torch.scope(() => {
+          try {
+            // Copies, since an operator may work in place.
+            run(...Array.from({ length: count }, () => x.clone()), last)
+          } catch (error) {
+            refused++
+            if (!(error instanceof torch.InputError || error instanceof torch.TorchError)) others.push(`${name}: ${String(error)}`)
+          }
+        })
+      }
+    }
+  }
+  expect(others).toEqual([])
+  expect(refused).toBeGreaterThan(functions.length * 8)
 })
 
 it.each(['functions', 'inplace', 'methods'])('%s.generated.ts has the schema before every function', (name) => {

@@ -5,13 +5,18 @@ import { InputError, TorchError, ellipsis, slice, tensor, type Index } from '../
 
 torch.setNumThreads(1)
 const x = torch.arange(24, { dtype: 'float32' }).reshape([2, 3, 4])
+const cyclic: unknown[] = [0]
+cyclic.push(cyclic)
+const endless: unknown[] = []
+endless.push(endless)
 const mask = tensor([[true, false, true], [false, true, true]])
 
 describe('what is no index is refused', () => {
   it.each<[string, unknown[], RegExp]>([
     ['a position beyond the end', [0, 3], /an integer from -3 to 2, as dimension 1 has size 3 for index 1 of at\(\), received 3/],
     ['one before the start', [ellipsis, -5], /an integer from -4 to 3, as dimension 2 has size 4 for index 1 of at\(\), received -5/],
-    ['a fraction', [0.5], /an integer for index 0 of at\(\), received 0.5/], ['NaN', [NaN], /received NaN/], ['infinity', [Infinity], /an integer/],
+    ['a fraction', [0.5], /an integer for index 0 of at\(\), received 0.5/], ['NaN', [NaN], /received NaN/],
+    ['infinity', [Infinity], /an integer/],
     ['a bigint', [1n], /an integer, slice\(\), null, ellipsis, .*received 1n/],
     ['a string', ['0'], /received '0'/], ['undefined', [undefined], /received undefined/], ['an object', [{ start: 0 }], /index 0/],
     ['a hole', [[0, , 1]], /integers only for index 0 of at\(\), received undefined/],
@@ -19,9 +24,11 @@ describe('what is no index is refused', () => {
     ['too many by a mask', [mask, 0, 0], /at most 3 dimensions/], ['two ellipses', [ellipsis, 0, ellipsis], /at most one ellipsis/],
     ['a mask of another shape', [0, [true, false]], /a mask of shape \[3\], the size of dimension 1 for index 1 of at\(\)/],
     ['a matrix as mask', [ellipsis, mask], /a mask of shape \[3, 4\], the size of dimensions 1 to 2 for index 1 .* shape \[2, 3\]/],
-    ['floats as positions', [tensor([1])], /bool, int64 or int32 for index 0 of at\(\), received 'a tensor of dtype float32'/],
+    ['floats', [tensor([1])], /bool, int64 or int32 for index 0 of at\(\), received 'a tensor of dtype float32'/],
     ['bytes as mask', [tensor([1], { dtype: 'uint8' })], /uint8/], ['fractions in an array', [[0.5]], /integers only .* received 0.5/],
-    ['booleans among integers', [[0, true]], /integers only .* received true/], ['integers among booleans', [[true, 0]], /booleans only .* received 0/],
+    ['booleans among integers', [[0, true]], /integers only .* received true/],
+    ['integers among booleans', [[true, 0]], /booleans only .* received 0/],
+    ['an array that holds itself', [cyclic], /nested arrays of one shape/], ['one that is only itself', [endless], /at most 64 dimensions/],
     ['ragged arrays', [[[0], [0, 1]]], /nested arrays of one shape/], ['a typed array', [new Int32Array(1)], /index 0/]
   ])('%s', (_, indices, message) => {
     const before = torch.memory().tensors
@@ -186,8 +193,10 @@ describe('names that PyTorch has', () => {
   it('sizes and dtypes', () => {
     expect([x.size(), x.size(0), x.size(-1), x.dim(), x.ndim, x.numel()]).toEqual([[2, 3, 4], 2, 4, 3, 3, 24])
     for (const dim of [3, -4, 0.5, NaN, '0', null]) expect(() => x.size(dim as number)).toThrow(InputError)
-    expect([x.elementSize(), x.nbytes, x.half().nbytes, torch.zeros([0]).elementSize(), x.expand(3, 2, 3, 4).nbytes]).toEqual([4, 96, 48, 4, 288])
-    expect([x.isCuda, x.layout, x.toSparse().layout, x.isFloatingPoint(), x.isContiguous]).toEqual([false, 'strided', 'sparse_coo', true, true])
+    expect([x.elementSize(), x.nbytes, x.half().nbytes, x.expand(3, 2, 3, 4).nbytes]).toEqual([4, 96, 48, 288])
+    expect(torch.zeros([0]).elementSize()).toBe(4)
+    expect([x.isCuda, x.layout, x.toSparse().layout]).toEqual([false, 'strided', 'sparse_coo'])
+    expect([x.isFloatingPoint(), x.isContiguous]).toEqual([true, true])
     const cast = [x.float(), x.double(), x.half(), x.bfloat16(), x.long(), x.int(), x.short(), x.char(), x.byte(), x.bool()]
     expect(cast.map(({ dtype }) => dtype)).toEqual(
       ['float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool'])

@@ -9,10 +9,12 @@ afterEach(() => void setPrintOptions('default'))
 
 describe('print options', () => {
   it.each<[unknown, RegExp]>([
-    [null, /an object or one of default, short, full for setPrintOptions\(\), received null/], ['long', /received 'long'/], [[4], /received \[ 4 \]/],
+    [null, /an object or one of default, short, full for setPrintOptions\(\), received null/],
+    ['long', /received 'long'/], [[4], /received \[ 4 \]/],
     [{ precison: 2 }, /one of precision, threshold, .* for the options of setPrintOptions\(\), received 'precison'/],
-    [{ precision: -1 }, /an integer from 0 to 40 for precision, received -1/], [{ precision: 1.5 }, /precision/], [{ precision: 41 }, /precision/],
-    [{ threshold: NaN }, /threshold/], [{ edgeItems: Infinity }, /edgeItems/], [{ lineWidth: '80' }, /lineWidth/], [{ sciMode: 1 }, /a boolean or null for sciMode/]
+    [{ precision: -1 }, /an integer from 0 to 40 for precision, received -1/], [{ precision: 1.5 }, /precision/],
+    [{ precision: 41 }, /precision/], [{ threshold: NaN }, /threshold/], [{ edgeItems: Infinity }, /edgeItems/],
+    [{ lineWidth: '80' }, /lineWidth/], [{ sciMode: 1 }, /a boolean or null for sciMode/]
   ])('refuse %o', (options, message) => {
     const before = getPrintOptions()
     expect(() => setPrintOptions(options as 'default')).toThrow(InputError)

@@ -1,8 +1,10 @@
-// What the compiler makes of operators. `tsc -p tsconfig.json` checks the types; the calls are made as well, so that types and values agree.
+// What the compiler makes of operators. `tsc -p tsconfig.json` checks the types; most calls are made as well.
 import { describe, expect, expectTypeOf, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
-import { call, operator, type Complex, type DType, type Device, type Layout, type MemoryFormat, type Scalar, type Tensor } from '../../src/torch/index.js'
+import {
+  call, operator, type Complex, type DType, type Device, type Layout, type MemoryFormat, type Scalar, type Tensor
+} from '../../src/torch/index.js'
 
 torch.setNumThreads(1)
 const x = torch.tensor([[1, 2], [3, 4]])

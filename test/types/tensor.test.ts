@@ -3,7 +3,9 @@ import { describe, expect, expectTypeOf, it } from 'vitest'
 
 import { GELU, Linear, Module, Sequential } from '../../src/nn/index.js'
 import * as torch from '../../src/torch/index.js'
-import { ellipsis, slice, type Complex, type Index, type NestedArray, type Slice, type Tensor, type TypedArray } from '../../src/torch/index.js'
+import {
+  ellipsis, slice, type Complex, type Index, type NestedArray, type Slice, type Tensor, type TypedArray
+} from '../../src/torch/index.js'
 
 torch.setNumThreads(1)
 const x = torch.tensor([[1, 2], [3, 4]])
