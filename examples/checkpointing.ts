@@ -13,7 +13,7 @@ function step(gradCheckpointing: boolean) {
   model.gradCheckpointing = gradCheckpointing
   model.zeroGrad()
   torch.scope(() => model.call(images).square().mean().backward())
-  return { gradient: model.cls_token.grad!, next: torch.rand([1]).item() }
+  return { gradient: model.cls_token!.grad!, next: torch.rand([1]).item() }
 }
 
 const [plain, checkpointed] = [step(false), step(true)]

@@ -21,7 +21,8 @@ async function example(name: string, ...args: string[]): Promise<string> {
 describe('examples', () => {
   it('are all run here', async () => {
     expect((await readdir(join(root, 'examples'))).sort()).toEqual([
-      'checkpointing.ts', 'export-onnx.ts', 'huggingface.ts', 'indexing.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts', 'safetensors.ts', 'tensors.ts', 'timm.ts'
+      'checkpointing.ts', 'export-onnx.ts', 'huggingface.ts', 'indexing.ts', 'pretrain.ts', 'pytorch-weights.ts', 'regression.ts',
+      'safetensors.ts', 'tensors.ts', 'timm.ts'
     ])
   })
 
