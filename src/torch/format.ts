@@ -15,7 +15,8 @@ const bytes: Partial<Record<DType, (bits: number) => number>> = {
   // The upper half of a float16.
   float8_e5m2: (bits) => halfToNumber(bits << 8),
   float8_e4m3fnuz: (bits) => (bits === 0x80 ? NaN : byteToNumber(bits, 3, 8)),
-  float8_e5m2fnuz: (bits) => (bits === 0x80 ? NaN : byteToNumber(bits, 2, 16))
+  float8_e5m2fnuz: (bits) => (bits === 0x80 ? NaN : byteToNumber(bits, 2, 16)),
+  float8_e8m0fnu: (bits) => (bits === 0xff ? NaN : 2 ** (bits - 127))
 }
 
 function halfToNumber(bits: number): number {

@@ -144,7 +144,7 @@ describe('the Python to compare with', () => {
   it('is python3 itself where it has everything', async () => {
     const torch = machine.libtorch(join(machine.root, 'site/torch'), '2.13.0')
     await built(torch)
-    machine.python({ torch, modules: ['numpy', 'safetensors', 'PIL', 'onnx'] })
+    machine.python({ torch, modules: ['numpy', 'safetensors', 'PIL', 'onnx', 'tensorboard'] })
     const { code, stdout } = await machine.run('python.mjs', ['--ensure'])
     expect(code).toBe(0)
     expect(stdout).toMatch(/^gmml: Python reference is ready: torch 2\.13\.0, .*\n$/)

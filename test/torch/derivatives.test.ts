@@ -78,22 +78,22 @@ print(json.dumps([[t.tolist(), t.requires_grad] for t in out]))`
     torch.layerNorm(a.matmul(b).tanh().mul(a.sum(1, { keepdim: true }).exp()), [2]).square().sum()
       .add(a.matmul(b).softmax(1).select(1, 0).log().sum())
   const score = x.matmul(w).tanh().sum(1)
-  const [direction] = grad(score, x, { gradOutputs: torch.onesLike(score), createGraph: true }) as [Tensor]
+  const [direction] = grad(score, x, { gradOutputs: torch.onesLike(score), createGraph: true })
   const penalty = direction.square().sum(1).sqrt().sub(1).square().mean()
   penalty.backward()
   const ours: Tensor[] = [penalty, w.grad!, x.grad!]
 
   const v = torch.linspace(-1, 1, 6, f64).reshape([2, 3])
-  const [g] = grad(f(x, w), x, { createGraph: true }) as [Tensor]
-  const [hv] = grad(g, x, { gradOutputs: [v], retainGraph: true }) as [Tensor]
-  const [hv2] = grad(g.mul(v).sum(), x, { createGraph: true }) as [Tensor]
-  const third = grad(hv2.square().sum(), [x, w], { createGraph: true }) as Tensor[]
-  ours.push(g, hv, hv2, ...third, ...(grad(third[0]!.sum().add(third[1]!.sum()), [x, w]) as Tensor[]))
+  const [g] = grad(f(x, w), x, { createGraph: true })
+  const [hv] = grad(g, x, { gradOutputs: [v], retainGraph: true })
+  const [hv2] = grad(g.mul(v).sum(), x, { createGraph: true })
+  const third = grad(hv2.square().sum(), [x, w], { createGraph: true })
+  ours.push(g, hv, hv2, ...third, ...(grad(third[0]!.sum().add(third[1]!.sum()), [x, w])))
   const unused = torch.ones([2], { requiresGrad: true })
-  ours.push(...(grad(x.sum(), [x, unused], { materializeGrads: true }) as Tensor[]))
+  ours.push(...(grad(x.sum(), [x, unused], { materializeGrads: true })))
   ours.push(jacobian((a) => a.matmul(w).sin(), x), hessian((a) => f(a, w), x), jacobian(() => torch.ones([2], f64), x))
   const z = tensor([{ re: 1, im: 2 }, { re: -0.5, im: 1 }], { dtype: 'complex128', requiresGrad: true })
-  ours.push(torch.viewAsReal(grad(z.mul(z.conj()).mul(z).abs().sum(), z)[0]!))
+  ours.push(torch.viewAsReal(grad(z.mul(z.conj()).mul(z).abs().sum(), z)[0]))
 
   expect(ours.length).toBe(reference.length)
   for (const [i, [values, requiresGrad]] of reference.entries()) {
@@ -118,7 +118,7 @@ it('a Jacobian can be differentiated further', () => {
   const x = leaf([1, 2, 3])
   const derivative = jacobian((z) => z.pow(3), x, { createGraph: true })
   const [second] = grad(derivative.sum(), x)
-  expect(second!.toArray()).toEqual([6, 12, 18])
+  expect(second.toArray()).toEqual([6, 12, 18])
   const third = jacobian((z) => hessian((y) => y.pow(3).sum(), z, { createGraph: true }).sum(), x)
   expect(third.toArray()).toEqual([6, 6, 6])
 })

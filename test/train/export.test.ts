@@ -55,7 +55,7 @@ describe('exportBackbone refuses', () => {
       [join(run.path, 'none'), { to: 'onnx' }, InputError, /a run's folder or a file of weights for what to export, received '.*none'/],
       [empty, { to: 'onnx' }, InputError, /has no weights: neither/],
       [file, { to: 'onnx' }, InputError, /was not written by gmml/],
-      [run.config, { to: 'onnx' }, InputError, /no legal safetensors file/],
+      [run.config, { to: 'onnx' }, InputError, /no legal index of safetensors files/],
       [run.path, { to: 'onnx', checkpoint: 4 }, InputError, /one of the steps 3, 5 for the checkpoint, received 4/],
       [empty, { to: 'onnx', checkpoint: 4 }, InputError, /a run with checkpoints for the checkpoint, received 4/],
       [run.checkpoint(3), { to: 'onnx', checkpoint: 3 }, SettingsError, /'.*' is a file/],
@@ -129,7 +129,7 @@ describe('exportBackbone', () => {
     const run = await finished()
     const before = memory().tensors
     for (const to of exportFormats) await exportBackbone(run.path, { to })
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
     expect((await readdir(run.exported)).sort()).toEqual(
       ['backbone-huggingface', 'backbone-timm', 'backbone.onnx', 'backbone.pth', 'backbone.safetensors']
     )

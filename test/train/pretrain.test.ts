@@ -129,7 +129,7 @@ describe('pretrain', () => {
     backbone.dispose()
     expect(Object.keys(await measureKnn({ subject: run, train: images, test: await stripes(12), k: 3 }))).toEqual(features)
     expect((await pretrain({ images, out: run, resume: true, epochs: 3 })).status).toBe('done')
-    await expect(pretrain({ images, out: run, resume: true, registerTokens: 5 })).rejects.toThrow(/other settings: registerTokens/)
+    await expect(pretrain({ images, out: run, resume: true, registerTokens: 5 })).rejects.toThrow(/other settings of registerTokens/)
   })
 
   it.each(['bf16', 'fp16', 'auto'] as const)('runs with --amp %s, and frees every tensor', async (amp) => {

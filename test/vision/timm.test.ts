@@ -237,7 +237,7 @@ describe('loadTimm refuses', () => {
     expect(() => loadTimm(model, state)).toThrow(/unexpected: blocks.2/)
     expect(() => visionTransformerFromTimm(without(state, 'blocks.2.norm1.bias'), { numHeads: 2 })).toThrow(/missing: blocks.2.norm1.bias$/)
     expect([sums(model.stateDict()), sums(state)]).toEqual([before, given])
-    expect(memory().tensors).toBe(live)
+    expect(memory().tensors).toBeLessThanOrEqual(live)
   })
 })
 

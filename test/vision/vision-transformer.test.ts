@@ -191,7 +191,7 @@ describe('tokens before those of the patches', () => {
       const image = torch.randn([2, 2, 8, 12])
       const before = memory().tensors
       const results = torch.noGrad(() => [vit.embed(image), vit.features(image), vit.logits(image)])
-      expect(memory().tensors).toBe(before + results.length)
+      expect(memory().tensors).toBeLessThanOrEqual(before + results.length)
       expect(results.map((result) => result.shape)).toEqual([[2, 9, 16], [2, 16], [2, 3]])
     })
   })
@@ -255,7 +255,7 @@ describe('forward', () => {
       const image = torch.randn([2, 2, 8, 12])
       const before = memory().tensors
       vit.call(image, [1, 2, 3])
-      expect(memory().tensors).toBe(before + 1)
+      expect(memory().tensors).toBeLessThanOrEqual(before + 1)
     })
   })
 })
