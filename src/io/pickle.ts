@@ -19,6 +19,16 @@ export interface Context {
 const MAX_INTEGER_BYTES = 1024
 const MARK = Symbol('mark')
 
+// What a call may copy: values that were made once can be named again and again in a few bytes.
+const COPIES_PER_BYTE = 4
+const COPIES_FOR_ANY = 4096
+
+function extent(value: unknown): number {
+  if (typeof value === 'string' || Array.isArray(value) || value instanceof Uint8Array) return value.length
+  if (value instanceof Set) return value.size
+  return value instanceof PyDict ? value.entries.size : 0
+}
+
 // Protocols up to 2 have the names of Python 2.
 const RENAMED: Readonly<Record<string, string>> = { __builtin__: 'builtins', copy_reg: 'copyreg' }
 
@@ -31,12 +41,13 @@ const number = (value: bigint): number | bigint => {
 
 /**
  * A machine for the language of Python's pickles, protocols 0 to 5, that makes plain data and calls nothing: a name is a name, and what a
- * pickle calls is looked up in the context's list or refused. Its work and memory are bounded by the length of the pickle, as no
- * instruction makes more than its own bytes say. Format: the module pickletools of Python documents the instructions.
+ * pickle calls is looked up in the context's list or refused. Its work and memory are bounded by the length of the pickle: no
+ * instruction makes more than its own bytes say, and what calls copy is counted. Format: the module pickletools of Python documents the instructions.
  */
 export class Unpickler {
   #at: number
   #stack: unknown[] = []
+  #copies = 0
   readonly #memo = new Map<number, unknown>()
 
   constructor(readonly bytes: Buffer, readonly context: Context, start = 0) {
@@ -168,6 +179,7 @@ export class Unpickler {
     if (!Array.isArray(args)) throw new Refusal(`its pickle calls '${callee.path}' without a list of arguments`)
     if (callee.path === 'copyreg.__newobj__') return this.make(args[0], args.slice(1))
     if (callee.path === 'copyreg.__newobj_ex__') return this.makeWithNames(args[0], args[1], args[2])
+    this.#countCopies(args as unknown[])
     const callable = this.context.callables.get(callee.path)
     if (callable) return callable(args as unknown[], callee)
     if (this.context.inert.has(callee.path)) return this.#foreign(callee, args as unknown[])
@@ -181,12 +193,18 @@ export class Unpickler {
   make(type: unknown, args: unknown): unknown {
     if (!(type instanceof ForeignName)) throw new Refusal(`its pickle makes an instance of ${describeValue(type)}, which is no class`)
     if (!Array.isArray(args)) throw new Refusal(`its pickle makes a '${type.path}' without a list of arguments`)
+    this.#countCopies(args as unknown[])
     return this.context.callables.get(type.path)?.(args as unknown[], type) ?? this.#foreign(type, args as unknown[])
   }
 
   makeWithNames(type: unknown, args: unknown, named: unknown): unknown {
     if (!(named instanceof PyDict)) throw new Refusal('its pickle has named arguments that are no dict')
     return this.make(type, named.entries.size && Array.isArray(args) ? [...(args as unknown[]), named] : args)
+  }
+
+  #countCopies(args: readonly unknown[]): void {
+    for (const value of args) this.#copies += extent(value)
+    if (this.#copies > COPIES_PER_BYTE * this.bytes.length + COPIES_FOR_ANY) throw new Refusal('its pickle copies its values over and over')
   }
 
   #foreign(type: ForeignName, args: unknown[]): ForeignObject {

@@ -33,6 +33,7 @@ export const pretrainSchema = z.strictObject({
   weightDecayEnd: z.number().min(0).default(0.4).describe('weight decay at the end'),
   warmupEpochs: z.number().min(0).default(10).describe('epochs of linear warm-up (at most a tenth of all)'),
   accumulate: positiveInteger.default(1).describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
+  gradCheckpointing: z.boolean().default(false).describe('compute blocks again in backward: less memory, more time, the same result'),
   ema: z.number().min(0).lt(1).default(0).describe('decay of a running mean of the weights, which is then exported; 0 = none'),
   clip: z.number().min(0).default(3).describe('largest norm of each gradient; 0 = no clipping'),
   dropPath: part.default(0.1).describe('stochastic depth of the last block'),
@@ -77,7 +78,7 @@ export type PretrainConfig = z.output<typeof pretrainSchema>
 
 // What may differ between a run and its continuation without changing what is computed (epochs: the schedules are stretched).
 const changeable: readonly (keyof PretrainConfig)[] = [
-  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'tensorboard', 'logEvery', 'checkpointEvery', 'checkpointSteps',
+  'out', 'images', 'epochs', 'device', 'workers', 'threads', 'knnEvery', 'tensorboard', 'logEvery', 'gradCheckpointing', 'checkpointEvery', 'checkpointSteps',
   'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ]
 

@@ -110,6 +110,7 @@ class PretrainRun {
     readonly precision: Precision
   ) {
     this.#stepsPerEpoch = loader.steps(config.batchSize)
+    model.backbone.gradCheckpointing = config.gradCheckpointing
     this.#trainingStep = new TrainingStep(model, config, this.#stepsPerEpoch, device, precision)
     this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
   }

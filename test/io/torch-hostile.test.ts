@@ -98,6 +98,13 @@ const files: { readonly [name: string]: readonly [Buffer, RegExp] } = {
     archive(pickle(tensor(storage('0', p.int(2 ** 22)), [1])), { 0: { data: Buffer.alloc(2 ** 24), method: 8 } }),
     /'a\/data\/0' is compressed/
   ],
+  'a list that is copied over and over': [
+    archive(pickle(
+      p.global('builtins', 'list'), Buffer.from('q\x010'), p.list(...Array.from({ length: 20_000 }, (_, i) => p.int(i))), Buffer.from('q\x020('),
+      ...Array.from({ length: 20_000 }, () => Buffer.from('h\x01h\x02\x85R', 'latin1')), Buffer.from('l')
+    )),
+    /its pickle copies its values over and over/
+  ],
   'a pickle of other bytes than its checksum': [
     zip([record('a/data.pkl', good, { crc: 77 })]),
     /'a\/data.pkl' is damaged: the checksum is another/

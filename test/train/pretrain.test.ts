@@ -12,6 +12,7 @@ import * as torch from '../../src/torch/index.js'
 import { measureKnn } from '../../src/evaluate/index.js'
 import { GroupMaskedModel } from '../../src/gmml/index.js'
 import { loadSafetensors } from '../../src/io/index.js'
+import { Block } from '../../src/vision/index.js'
 import { folderWith, idx } from '../data/support.js'
 import { stripes } from '../evaluate/support.js'
 import { fillDisk, metricsOf, newestCheckpoint, photos, small } from './support.js'
@@ -180,6 +181,17 @@ describe('pretrain', () => {
       else expect(other.loss).not.toBe(plain.loss)
     }
   )
+})
+
+it.each(['off', 'bf16'] as const)('computes the same with blocks computed again in backward, amp %s', async (amp) => {
+  const { images, out, settings } = await small()
+  const config = { ...settings, images, amp, dropPath: 0.3 }
+  const plain = await pretrain({ ...config, out: out('plain') })
+  const again = vi.spyOn(Block.prototype, 'forward')
+  expect((await pretrain({ ...config, out: out('again'), gradCheckpointing: true })).loss).toBe(plain.loss)
+  // Four blocks, six steps, twice; and once for the picture after each of two epochs.
+  expect(again).toHaveBeenCalledTimes(4 * (6 * 2 + 2))
+  expect(await newestCheckpoint(out('again'))).toEqual(await newestCheckpoint(out('plain')))
 })
 
 it('exports the running mean of the weights where there is one, and goes on from the weights themselves', async () => {
