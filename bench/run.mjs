@@ -1,4 +1,4 @@
-// npm run bench -- [ops] [step] [zoo] [types] [--quick] [--write] [--only TEXT]: see README.md
+// npm run bench -- [ops] [step] [zoo] [types] [checkpoint] [--quick] [--write] [--only TEXT]: see README.md
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
@@ -6,14 +6,14 @@ import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-const BENCHMARKS = ['ops', 'step', 'zoo', 'types']
+const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint']
 const USUAL = ['ops', 'step']
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
   --write   a record in bench/results (the default without --quick)
-  --only    step, zoo: the cases whose name has TEXT in it; no record unless --write is given`
+  --only    step, zoo, checkpoint: the cases whose name has TEXT in it; no record unless --write is given`
 
 function parse() {
   try {
