@@ -5,6 +5,7 @@ import { authorsWeights, isAuthorsCheckpoint, type GroupMaskedModel } from '../g
 import { loadSafetensors, loadTorch } from '../io/index.js'
 import type { StateDict } from '../nn/index.js'
 import { isTensor, type Tensor } from '../torch/index.js'
+import { loadTimm } from '../vision/index.js'
 import { MODEL, newestWeights, withoutPrefix } from './checkpoint.js'
 import { RunFolder } from './run-folder.js'
 
@@ -19,8 +20,6 @@ const BACKBONE = 'backbone.'
 const HEAD = 'head_recons.'
 // Where files of whole trainings keep the weights.
 const PLACES = ['model', 'state_dict']
-// timm's classifier, which pretraining has no use for.
-const CLASSIFIER = 'head.'
 
 /** The file that `init` means: of a run the newest checkpoint, which has the head, before the exported encoder. */
 async function fileOf(init: string): Promise<string> {
@@ -54,7 +53,8 @@ function weightsOf(path: string, content: unknown): StateDict {
 
 /**
  * Reads weights to start a run from: a checkpoint of the method's authors, a run, a checkpoint or an encoder of this project, timm's
- * weights of an encoder; safetensors or a file of `torch.save`.
+ * weights of an encoder (at another image size, patch size or number of channels adapted by `loadTimm`); safetensors or a file of
+ * `torch.save`.
  *
  * @throws InputError if there is no such file or no weights in it.
  */
@@ -81,8 +81,8 @@ function copyInto(path: string, weights: StateDict, model: GroupMaskedModel): vo
   try {
     if (names.some((name) => name.startsWith(HEAD))) return void model.loadStateDict(weights)
     const encoder = names.some((name) => name.startsWith(BACKBONE)) ? withoutPrefix(BACKBONE, weights) : weights
-    const known = Object.entries(encoder).filter(([name]) => !name.startsWith(CLASSIFIER))
-    model.backbone.loadStateDict(Object.fromEntries(known))
+    // An encoder alone goes to other sizes; with its head, made for the very patches, it does not.
+    loadTimm(model.backbone, encoder)
   } catch (error) {
     throw error instanceof InputError ? new InputError(`init '${path}': ${error.message}`, { cause: error }) : error
   }

@@ -242,7 +242,7 @@ async function readJson(path: string): Promise<unknown> {
 const isNumbers = (value: unknown): value is number[] => Array.isArray(value) && value.every(Number.isFinite)
 
 /**
- * Reads a folder as transformers' `save_pretrained` writes it: config.json, model.safetensors and, if it is there,
+ * Reads a folder as transformers' `save_pretrained` writes it: config.json, model.safetensors (or its shards) and, if it is there,
  * preprocessor_config.json.
  *
  * @returns The model, and what its images are to be normalised with where the folder says so.
@@ -250,13 +250,15 @@ const isNumbers = (value: unknown): value is number[] => Array.isArray(value) &&
  */
 export async function loadHuggingFace(folder: string): Promise<{ model: VisionTransformer } & ImageStatistics> {
   const path = (name: string) => join(folder, name)
-  for (const name of ['config.json', 'model.safetensors']) {
+  // Large weights are in shards, which the index lists.
+  const weights = existsSync(path('model.safetensors.index.json')) ? 'model.safetensors.index.json' : 'model.safetensors'
+  for (const name of ['config.json', weights]) {
     if (existsSync(path(name))) continue
     throw new InputError(`'${folder}' holds no model of Hugging Face's transformers: there is no ${name} in it`)
   }
   const config = await readJson(path('config.json'))
   const preprocessor = existsSync(path('preprocessor_config.json')) ? await readJson(path('preprocessor_config.json')) : null
-  const { tensors } = await loadSafetensors(path('model.safetensors'))
+  const { tensors } = await loadSafetensors(path(weights))
   try {
     const model = fromHuggingFace(config, tensors)
     const { image_mean: mean, image_std: std } = (preprocessor ?? {}) as Readonly<Record<string, unknown>>

@@ -9,7 +9,7 @@ import { loadTorch, saveSafetensors, saveTorch } from '../../src/io/index.js'
 import { loadModel, pretrain, RunFolder, type PretrainConfigInput } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
 import { InputError, memory, scope, type Tensor } from '../../src/torch/index.js'
-import { visionTransformer } from '../../src/vision/index.js'
+import { loadTimm, VisionTransformer, visionTransformer, visionTransformers } from '../../src/vision/index.js'
 import { runPython } from '../parity/python.js'
 import { interrupted, metricsOf, newestCheckpoint, reproducible, small } from './support.js'
 
@@ -64,6 +64,18 @@ describe('a run starts from the weights of', () => {
     const start = await startOf({ ...settings, images, out: out('a'), init })
     expect(different(start, state, 'backbone.')).toEqual([])
     expect(different(start, await startOf({ ...settings, images, out: out('b') }), 'head_recons.')).toEqual([])
+  })
+
+  it('an encoder of RGB images of another size and patch size is adapted as timm does it', async () => {
+    const { images, out, settings } = await small()
+    const options = { ...visionTransformers.vit_micro, imageSize: 24, patchSize: 8, channels: 3 }
+    const weights = new VisionTransformer(options).stateDict()
+    await saveTorch(out('rgb.pth'), { state_dict: { ...weights, ...head } })
+    const wanted = new VisionTransformer({ ...options, imageSize: 8, patchSize: 4, channels: 1 })
+    loadTimm(wanted, weights)
+    const start = await startOf({ ...settings, images, out: out('a'), init: out('rgb.pth') })
+    expect(different(start, prefixed('backbone.', wanted.stateDict()), 'backbone.')).toEqual([])
+    expect(start['backbone.pos_embed']!.shape).toEqual([1, 5, 128])
   })
 
   it('safetensors, a checkpoint and a run of ours', async () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
@@ -204,6 +204,19 @@ describe('a round trip', () => {
     const loaded = (await loadHuggingFace(folder)).model
     expect(loaded.pos_embed.dtype).toBe('float32')
     expect(loaded.pos_embed.equal(model.pos_embed.to('float32'))).toBe(true)
+  })
+
+  it('in shards is loaded as in one file', async () => {
+    const folder = await temporaryFolder()
+    const model = new VisionTransformer(small)
+    await saveHuggingFace(folder, model)
+    const file = join(folder, 'model.safetensors')
+    const { tensors } = await loadSafetensors(file)
+    await rm(file)
+    await saveSafetensors(file, tensors, { format: 'pt' }, { maxShardBytes: 4000 })
+    expect((await readdir(folder)).filter((name) => name.startsWith('model-')).length).toBeGreaterThan(2)
+    const loaded = (await loadHuggingFace(folder)).model.stateDict()
+    for (const [name, tensor] of Object.entries(model.stateDict())) expect(loaded[name]!.equal(tensor), name).toBe(true)
   })
 
   it('of views shares memory with the model and nothing outlives it', () => {
