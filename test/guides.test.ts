@@ -51,6 +51,8 @@ describe('guides', () => {
     beforeAll(async () => {
       folder = await userFolder()
       await runCommand(folder, ['pretrain', 'photos/', '--out', 'runs/photos'])
+      // Weights as a user has them from elsewhere.
+      await runCommand(folder, ['export', 'runs/photos', '--to', 'pytorch', '--out', 'checkpoint.pth'])
     })
     afterAll(() => rm(folder, { recursive: true, force: true }))
 

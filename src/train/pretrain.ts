@@ -268,7 +268,7 @@ class PretrainRun {
     const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
     const { path } = this.#lastCheckpoint
     throw new InputError(
-      `${what}, for the ${this.#skipped.inRow}th step in a row (maxSkipped), at step ${this.#step} ` +
+      `${what}: ${this.#skipped.inRow} steps without success in a row (maxSkipped), the last is step ${this.#step} ` +
         `(lr ${this.#trainingStep.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
         `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`
     )

@@ -215,7 +215,7 @@ describe('pretrain stops', () => {
     const reports: StepReport[] = []
     const config = { ...settings, images, out: out('a'), epochs: 4, lr: 1e30, warmupEpochs: 0, clip: 0, maxSkipped: 4 }
     await expect(pretrain(config, { onStep: (report) => reports.push(report) })).rejects.toThrow(
-      /^The loss is (NaN|-?Infinity), for the 4th step in a row \(maxSkipped\), at step \d+ \(lr \d\.\d+e\+28, images .*\)\. .* not written yet; a smaller --lr/
+      /^The loss is (NaN|-?Infinity): 4 steps without success in a row \(maxSkipped\), the last is step \d+ \(lr \d\.\d+e\+28, images .*\)\. .* not written yet; a smaller --lr/
     )
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
     expect(reports.at(-1)).toMatchObject({ loss: NaN, skipped: 3 })
