@@ -33,7 +33,7 @@ export function rowsOf(positions: readonly number[], images: Tensor): Tensor {
   return torch.fromTypedArray(BigInt64Array.from(positions, BigInt)).to(images.device)
 }
 
-/** Values in [0, 1] as the nearest of 256 steps, 0 to 255. */
+/** Values in [0, 1] as the nearest of 256 steps, 0 to 255. A new tensor. */
 export function toSteps(images: Tensor): Tensor {
-  return images.clamp({ min: 0, max: 1 }).mul(255).round()
+  return images.mul(255).round_().clamp_({ min: 0, max: 255 })
 }

@@ -91,11 +91,9 @@ export function drawRandAugment(random: Random, settings: RandAugmentSettings = 
   })
 }
 
-type Kernel = (images: Tensor, strengths: readonly number[], options: WarpOptions) => Tensor
+type Kernel = (images: Tensor, strengths: readonly number[]) => Tensor
 
 const factors = (strengths: readonly number[]): number[] => strengths.map((strength) => 1 + strength)
-
-const onSteps = (images: Tensor): Tensor => toSteps(images).div(255)
 
 const kernels = {
   identity: (images) => images,
@@ -105,8 +103,7 @@ const kernels = {
   sharpness: (images, strengths) => adjustSharpness(images, factors(strengths)),
   posterize,
   solarize,
-  // Of a flat area, resizing and turning leave differences of a ten-millionth, which are not to be stretched.
-  autocontrast: (images) => autocontrast(onSteps(images)),
+  autocontrast,
   equalize
 } satisfies Partial<Record<RandAugmentOperation, Kernel>>
 
@@ -125,6 +122,9 @@ function mapOf({ operation, strength }: RandAugmentStep, width: number, height: 
   }
 }
 
+/** Rounded to 256 steps. Of a flat area, bilinear weights leave differences of a ten-millionth, which autocontrast would stretch to 1. */
+const rounded = (images: Tensor): Tensor => toSteps(images).div_(255)
+
 /** Applies one step of each view. */
 function applySteps(images: Tensor, steps: readonly RandAugmentStep[], options: WarpOptions): Tensor {
   const [, , height, width] = images.shape as [number, number, number, number]
@@ -137,8 +137,9 @@ function applySteps(images: Tensor, steps: readonly RandAugmentStep[], options: 
     torch.scope(() => {
       const chosen = images.indexSelect(0, rowsOf(rows, images))
       const own = rows.map((row) => steps[row]!)
-      if (group === 'map') return affine(chosen, own.map((step) => mapOf(step, width, height)!), options)
-      return (kernels[group] as Kernel)(chosen, own.map(({ strength }) => strength), options)
+      if (group === 'identity') return chosen
+      if (group === 'map') return rounded(affine(chosen, own.map((step) => mapOf(step, width, height)!), options))
+      return rounded(kernels[group](chosen, own.map(({ strength }) => strength)))
     })
   )
   const places = new Int32Array(steps.length)
@@ -148,7 +149,7 @@ function applySteps(images: Tensor, steps: readonly RandAugmentStep[], options: 
 
 /**
  * Applies each view's plan, all views of an operation at once. Equals torchvision's `transforms.RandAugment` with the same operations, but
- * that values are rounded to bytes only where an operation is defined on bytes, and not after each one.
+ * that values are rounded to bytes after each one, where torchvision mostly cuts them off.
  *
  * @param images - [B, C, H, W] of 1 or 3 channels, values in [0, 1].
  * @param plans - One for each image, all of the same length.
@@ -161,8 +162,9 @@ export function applyRandAugment(images: Tensor, plans: readonly RandAugmentPlan
   const lengths = new Set(plans.map(({ length }) => length))
   if (lengths.size > 1) throw expected('plans of one length', 'plans', [...lengths])
   const [length = 0] = lengths
+  if (length === 0) return images
   return torch.scope(() => {
-    let changed = images
+    let changed = rounded(images)
     for (let step = 0; step < length; step++) {
       changed = torch.scope(() => applySteps(changed, plans.map((plan) => plan[step]!), options))
     }

@@ -67,7 +67,9 @@ describe('what bytes are made of', () => {
 
   it('flat images stay as they are', () => {
     const flat = torch.full([2, 3, 40, 40], 102 / 255)
-    for (const result of [equalize(flat), autocontrast(flat), adjustSharpness(flat, [0, 5])]) expect(distance(result, flat)).toBeLessThan(1e-6)
+    for (const result of [equalize(flat), autocontrast(flat), adjustSharpness(flat, [0, 5])]) {
+      expect(distance(result, flat)).toBeLessThan(1e-6)
+    }
   })
 })
 
