@@ -5,3 +5,4 @@ export { reconstructionError, type ReconstructionError } from './reconstruction.
 export { EvaluationSet, openLabelled, type Classified, type LabelledImages, type LabelledRequest } from './labelled.js'
 export { scoreOf, wilsonInterval, type Score } from './score.js'
 export { measureKnn, type KnnRequest, type KnnResult } from './measure-knn.js'
+export { trainLinearProbe, type LinearProbe, type LinearProbeOptions, type ProbeProgress, type ProbeSettings, type ProbeTrial } from './linear-probe.js'

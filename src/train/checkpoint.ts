@@ -7,7 +7,7 @@ import { InputError } from '../errors.js'
 import { GroupMaskedModel } from '../gmml/index.js'
 import { inspectSafetensors, loadSafetensors, saveSafetensors } from '../io/index.js'
 import type { Module, StateDict } from '../nn/index.js'
-import type { AdamW, ExponentialMovingAverage, GradScaler, OptimizerStateDict } from '../optim/index.js'
+import type { AdamW, ExponentialMovingAverage, GradScaler, AdamWStateDict } from '../optim/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { VisionTransformer, visionTransformers, type VisionTransformerName } from '../vision/index.js'
 import { checksumOf } from './checksum.js'
@@ -159,7 +159,7 @@ async function readCheckpoint(path: string) {
     const groups = parseJson(metadata['param_groups'])
     if (!progress.success || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
     const scaler = parseJson(metadata['scaler']) as Parameters<GradScaler['loadStateDict']>[0] | null | undefined
-    return { tensors, progress: progress.data, param_groups: groups as OptimizerStateDict['param_groups'], scaler }
+    return { tensors, progress: progress.data, param_groups: groups as AdamWStateDict['param_groups'], scaler }
   } catch (error) {
     for (const tensor of Object.values(tensors)) tensor.dispose()
     throw error
@@ -181,7 +181,7 @@ export async function loadCheckpoint(path: string, state: TrainingState): Promis
       const [number, field] = name.split('.') as [string, string]
       perParameter.set(Number(number), { ...perParameter.get(Number(number)), [field]: tensor })
     }
-    state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })
+    state.optimizer.loadStateDict({ state: perParameter as unknown as AdamWStateDict['state'], param_groups })
     if (scaler) state.scaler?.loadStateDict(scaler)
     // Where the run had no means before, they begin at its weights.
     const [means, weights] = [withoutPrefix(EMA, tensors), withoutPrefix(MODEL, tensors)]
