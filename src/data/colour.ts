@@ -1,12 +1,10 @@
 import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { column } from './batch.js'
 
 // Each function works on a batch [B, C, H, W] with values in [0, 1], with one parameter per image, and equals the function of the same name
 // in torchvision.transforms.functional. Images with one channel are grey.
-
-const column = (values: readonly number[], like: Tensor): Tensor =>
-  torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1, 1]).to(like.device)
 
 /** Weights of red, green and blue in brightness (ITU-R 601-2, as torchvision has them). */
 const LUMA = [0.2989, 0.587, 0.114] as const
@@ -57,6 +55,27 @@ function turnHue(images: Tensor, turns: readonly number[]): Tensor {
     return value.sub(value.mul(saturation).mul(torch.minimum(k, k.neg().add(4)).clamp({ min: 0, max: 1 })))
   })
   return torch.stack(channels, { dim: 1 })
+}
+
+/**
+ * Moves away from the image's blur: 0 blurred by a kernel of 3 x 3, 1 unchanged, 2 sharpened. The outermost pixels stay as they are, and so
+ * does an image of fewer than 3 pixels a side.
+ *
+ * @throws InputError for a factor below 0, more or fewer factors than images.
+ */
+export function adjustSharpness(images: Tensor, factors: readonly number[]): Tensor {
+  if (!factors.every((factor) => factor >= 0)) throw expected('numbers of at least 0', 'factors', factors)
+  const [, , height, width] = images.shape as [number, number, number, number]
+  return torch.scope(() => {
+    const result = images.clone()
+    const strength = column(factors, images)
+    if (Math.min(height, width) < 3) return result
+    const inner = result.narrow(2, 1, height - 2).narrow(3, 1, width - 2)
+    // All nine pixels weigh 1, and the middle one 4 more.
+    const blurred = images.avgPool2d([3, 3], { stride: [1, 1] }).mul(9 / 13).add(inner.mul(4 / 13))
+    inner.copy_(blend(inner, blurred, strength))
+    return result
+  })
 }
 
 /** The largest sigma that GMML uses. */

@@ -45,8 +45,8 @@ const progressSchema = z.object({
   skipped: z.object({ total: z.int(), inRow: z.int() }),
   /** Whether the last step is an epoch's last. */
   epochEnd: z.boolean(),
-  /** kNN accuracy, where it was measured after that step. */
-  knn: z.number().nullable()
+  /** On held-out images, where it was measured after that step: by kNN in pretraining. */
+  accuracy: z.number().nullable()
 })
 
 /** Where a run stands. */
@@ -59,6 +59,9 @@ export class DamagedCheckpointError extends InputError {}
 export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
 const EMA = 'ema.'
+
+/** Where a header says which blocks the reconstruction sees; files of before it did have the usual ones. */
+export const RECONSTRUCTION_BLOCKS = 'reconstructionBlocks'
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
@@ -83,9 +86,15 @@ function meansOf({ model, ema }: TrainingState): StateDict {
   return Object.fromEntries((ema?.means ?? []).map((mean, i) => [names[i]!, mean]))
 }
 
-/** Writes a checkpoint under the name of its step. @returns Its path. @throws InputError if the disk does not take it. */
+/**
+ * Writes a checkpoint under the name of its step.
+ *
+ * @param described - What else the header is to say of the model, as JSON by name.
+ * @returns Its path.
+ * @throws InputError if the disk does not take it.
+ */
 export async function saveCheckpoint(
-  run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription
+  run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription, described: Readonly<Record<string, string>> = {}
 ): Promise<string> {
   const { state: perParameter, param_groups } = state.optimizer.stateDict()
   const moments = [...perParameter].flatMap(([number, tensors]) =>
@@ -97,6 +106,7 @@ export async function saveCheckpoint(
   }
   const metadata = {
     format: 'pt',
+    ...described,
     progress: JSON.stringify(progress),
     encoder: JSON.stringify(encoder),
     param_groups: JSON.stringify(param_groups),
@@ -114,8 +124,8 @@ export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Pr
     const header = await inspectSafetensors(path).catch(() => null)
     const parsed = progressSchema.safeParse(parseJson(header?.metadata['progress']))
     if (!parsed.success) continue
-    const { step, epoch, losses, epochEnd, knn } = parsed.data
-    known.push({ path, step, knn, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
+    const { step, epoch, losses, epochEnd, accuracy } = parsed.data
+    known.push({ path, step, accuracy, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
   }
   for (const { path } of superfluous(known, rule)) await rm(path, { force: true })
 }
@@ -230,10 +240,12 @@ export function buildEncoder(description: EncoderDescription, options: { readonl
   return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...tokens, ...options })
 }
 
-async function withWeights<T>(path: string, use: (tensors: StateDict, encoder: EncoderDescription) => T): Promise<T> {
+async function withWeights<T>(
+  path: string, use: (tensors: StateDict, encoder: EncoderDescription, metadata: Readonly<Record<string, string>>) => T
+): Promise<T> {
   const { tensors, metadata } = await loadSafetensors(path, { names: (name) => !name.startsWith(OPTIMIZER) })
   try {
-    return use(tensors, describedEncoder(path, metadata))
+    return use(tensors, describedEncoder(path, metadata), metadata)
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose()
   }
@@ -252,10 +264,11 @@ function filled<M extends Module>(module: M, weights: StateDict): M {
 
 /** The whole model of a checkpoint, with its reconstruction head. @throws InputError for any other file. */
 export async function loadModel(path: string): Promise<{ encoder: EncoderDescription; model: GroupMaskedModel }> {
-  return withWeights(path, (tensors, encoder) => {
+  return withWeights(path, (tensors, encoder, metadata) => {
     const weights = withoutPrefix(MODEL, tensors)
     if (Object.keys(weights).length === 0) throw new InputError(`'${path}' is no checkpoint: it holds the encoder alone`)
-    return { encoder, model: filled(scope(() => new GroupMaskedModel(buildEncoder(encoder))), weights) }
+    const blocks = parseJson(metadata[RECONSTRUCTION_BLOCKS]) as number[] | undefined
+    return { encoder, model: filled(scope(() => new GroupMaskedModel(buildEncoder(encoder), { ...(blocks && { blocks }) })), weights) }
   })
 }
 

@@ -40,12 +40,14 @@ export const pretrainSchema = z.strictObject({
   maskBudget: part.positive().default(0.75).describe('largest part of a view that is corrupted'),
   alien: part.default(0.3).describe('part that pixels of other images replace; 0 = never'),
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
+  overhang: z.boolean().default(false).describe('rectangles may hang over the edges, so that the border is corrupted as often as the middle'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
   cropScale: z
     .tuple([part.positive(), part.positive()])
     .refine(([smallest, largest]) => smallest <= largest, 'the smaller part first')
     .default([0.05, 1])
     .describe('smallest and largest part of the image in a crop'),
+  featureBlocks: z.array(positiveInteger).min(1).optional().describe('blocks whose mean the reconstruction sees (default: 6,8,10,12 of 12, in proportion)'),
   allPixels: z.boolean().default(false).describe('loss over all pixels, not only the corrupted ones'),
   seed: z.int().min(0).default(0).describe('decides initialisation, order, crops, masks and noise'),
   device: z
