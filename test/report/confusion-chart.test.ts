@@ -24,6 +24,9 @@ describe('confusionChart', () => {
     expect([width, height, channels]).toEqual([2 * chart.width, 2 * chart.height, 3])
     expect(chart.svg).toContain(`width="${chart.width}" height="${chart.height}"`)
     for (const [x, y] of [[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]] as const) expect(at(x, y)).toEqual([255, 255, 255])
+    // The lines between the cells meet at the corners.
+    const [left, top] = corner(chart.svg)
+    for (const x of [0, 80, 160]) for (const y of [0, 80, 160]) expect(at(2 * (left + x), 2 * (top + y))).toEqual([255, 255, 255])
   })
 
   it('writes names, shares and counts', async () => {
@@ -133,6 +136,13 @@ describe('confusionChart', () => {
     expect(Buffer.compare(second.png, first.png)).toBe(0)
     expect(other.svg).not.toBe(first.svg)
     expect(Buffer.compare((await draw(90)).png, first.png)).toBe(0)
+  })
+
+  it('leaves Vega as it was: others may use it too', async () => {
+    const { textMetrics } = (await import('vega')) as unknown as { readonly textMetrics: { readonly width: unknown } }
+    const { width } = textMetrics
+    await Promise.all([5, 3, 4].map((size) => confusionChart({ classes: names(size), counts: counts(size, 50), title: '' })))
+    expect(textMetrics.width).toBe(width)
   })
 
   it('refuses what is no confusion matrix', async () => {

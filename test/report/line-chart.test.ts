@@ -58,13 +58,13 @@ describe('lineChart', () => {
     expect(places[2]).toBeCloseTo(WIDTH - 24, 0)
   })
 
-  it('a line goes through its points', async () => {
-    const chart = await lineChart(line([{ x: 2, y: 10 }, { x: 0, y: 0 }, { x: 1, y: 5 }]))
+  it('a line goes through its points in the order of x', async () => {
+    const chart = await lineChart(line([{ x: 2, y: 0 }, { x: 0, y: 0 }, { x: 1, y: 10 }]))
     for (const x of [0.25, 0.75, 1.5]) {
       const column = 24 + (x / 2) * (WIDTH - 48)
       const found = await rows(chart, column, BLUE)
       expect(found.length).toBeGreaterThan(1)
-      for (const y of found) expect(Math.abs(HEIGHT * (1 - x / 2) - y)).toBeLessThan(4)
+      for (const y of found) expect(Math.abs(HEIGHT * Math.abs(1 - x) - y)).toBeLessThan(4)
     }
   })
 
@@ -92,11 +92,9 @@ describe('lineChart', () => {
   it('a series more than there are colours differs in shape and dash', async () => {
     const series = Array.from({ length: 9 }, (_, i) => ({ name: `s${i}`, points: [{ x: 1, y: i }, { x: 2, y: i }] }))
     const { svg } = await lineChart({ ...line([]), series })
-    const legend = svg.slice(svg.indexOf('role-legend-symbol'), svg.indexOf('role-legend-label'))
-    const symbols = [...legend.matchAll(/ d="([^"]+)"[^>]* fill="([^"]+)"/g)].map(([, shape, fill]) => `${shape} ${fill}`)
-    expect(symbols.length).toBeGreaterThan(0)
+    const symbols = [...svg.matchAll(/role-legend-symbol"[^>]*><path[^>]* d="([^"]+)" fill="([^"]+)"/g)].map(([, shape, fill]) => `${shape} ${fill}`)
+    expect(new Set(symbols).size).toBe(9)
     expect(new Set([...svg.matchAll(/stroke-dasharray="([^"]+)"/g)].map(([, dash]) => dash)).size).toBe(2)
-    expect(new Set(symbols).size).toBe(symbols.length)
   })
 
   it.each([[[{ x: 3, y: 0.5 }]], [[{ x: 3, y: 0 }, { x: 4, y: 0 }]], [[{ x: 3, y: -1e-9 }, { x: 3, y: 1e12 }]]])('draws %j', async (points) => {
