@@ -3,7 +3,7 @@ import { expected, InputError } from '../errors.js'
 import { openTest, openTraining, selectLabelled, splitLabelled, type EvaluationSet, type LabelledImages } from '../evaluate/labelled.js'
 import { manualSeed, scope, type Device } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
-import { buildEncoder, type EncoderDescription } from './checkpoint.js'
+import { buildEncoder, encoderFrom, type EncoderDescription } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import type { FinetuneConfig } from './finetune-config.js'
 import { readInitialWeights } from './initial-weights.js'
@@ -62,7 +62,8 @@ export async function startClassifier(
       throw new InputError(`'${train.path}' has images of ${train.channels} channels, the encoder takes ${described.channels}`)
     }
     if (pool === 'token' && described.classToken === false) throw expected(`'avg', as the encoder has no CLS token,`, 'pool', pool)
-    const encoder = { ...described, classes: [...train.classes], pool }
+    // In the order in which a file gives it back: a resumed run's files equal those of one that was not interrupted.
+    const encoder = encoderFrom({ ...described, classes: [...train.classes], pool })!
     manualSeed(seed)
     const classifier = scope(() => buildEncoder(encoder, { dropPath }).to(device))
     try {

@@ -56,7 +56,8 @@ export function requireSame(
   if (imageCount !== undefined && imageCount !== now.imageCount) {
     throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, name, now.imageCount)
   }
-  if (encoder !== undefined && JSON.stringify(encoder) !== JSON.stringify(now.encoder)) {
+  const text = (described: unknown) => JSON.stringify(encoderFrom(described))
+  if (encoder !== undefined && text(encoder) !== text(now.encoder)) {
     throw expected('the images that the run began with', name, 'images of another size or with other statistics')
   }
 }
