@@ -5,6 +5,7 @@ export {
 export { type IdxArray, type IdxSource, readIdx } from './idx.js'
 export { permutation, type Random, randomFor, type RandomKey, sample } from './random.js'
 export { type ImageSource, openImages, type OpenOptions, type SourceBase } from './source.js'
+export { chooseLabelled, holdOut, parseLabelBudget, selectImages, type LabelBudget } from './subset.js'
 export * from './colour.js'
 export * from './erasing.js'
 export * from './geometry.js'
