@@ -48,13 +48,14 @@ function inverseOf({ angle = 0, translate = [0, 0], scale = 1, shear = [0, 0], c
 /** The places that {@link torch.gridSampler} is to look at: [B, H, W, 2], -1 and 1 at the outer edges of the image. */
 function gridOf(matrices: readonly Matrix[], width: number, height: number, device: torch.Device): Tensor {
   const middles = (length: number) => torch.arange(length, { dtype: 'float32', device }).add(0.5 - length / 2)
-  const places = torch.stack([
-    middles(width).repeat([height]), middles(height).repeatInterleave(width), torch.ones([height * width], { device })
-  ], { dim: 1 })
-  const columns = matrices.flatMap(([xx, xy, x, yx, yy, y]) => [xx, yx, xy, yy, x, y])
-  const weights = torch.fromTypedArray(Float32Array.from(columns), [matrices.length, 3, 2]).to(device)
-  const scaled = weights.div(torch.tensor([width / 2, height / 2]).to(device))
-  return torch.matmul(places, scaled).reshape([matrices.length, height, width, 2])
+  const each = (x: 0 | 1 | 2, y: 3 | 4 | 5): Tensor => {
+    const numbers = matrices.flatMap((matrix) => [matrix[x] / (width / 2), matrix[y] / (height / 2)])
+    return torch.fromTypedArray(Float32Array.from(numbers), [matrices.length, 2, 1, 1]).to(device)
+  }
+  // A part for the column, [B, 2, 1, W], and one for the row, [B, 2, H, 1]: added, they are both coordinates of every place.
+  const columns = each(0, 3).mul(middles(width))
+  const rows = each(1, 4).mul(middles(height).unsqueeze(1)).add(each(2, 5))
+  return columns.add(rows).permute([0, 2, 3, 1])
 }
 
 const MODES = { bilinear: 0, nearest: 1 } as const
@@ -71,10 +72,8 @@ function warp(images: Tensor, matrices: readonly Matrix[], { interpolation = 'bi
     const fills = perChannel(fill, images, 'fill')
     // One more channel tells how much of a pixel lies inside the image.
     const sampled = sample(torch.cat([images, torch.ones([batch, 1, height, width], { device: images.device })], { dim: 1 }))
-    const pixels = sampled.narrow(1, 0, channels)
-    const inside = sampled.narrow(1, channels, 1)
-    // torchvision lets the zeros outside darken a pixel on the edge before the fill has its part; so it is here.
-    return interpolation === 'nearest' ? torch.where(inside.lt(0.5), fills, pixels) : pixels.sub(fills).mul(inside).add(fills)
+    // Zeros have darkened a pixel on the edge before the fill gets its part: so it is in torchvision.
+    return torch.lerp(fills, sampled.narrow(1, 0, channels), sampled.narrow(1, channels, 1))
   })
 }
 

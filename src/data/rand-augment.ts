@@ -125,26 +125,45 @@ function mapOf({ operation, strength }: RandAugmentStep, width: number, height: 
 /** Rounded to 256 steps. Of a flat area, bilinear weights leave differences of a ten-millionth, which autocontrast would stretch to 1. */
 const rounded = (images: Tensor): Tensor => toSteps(images).div_(255)
 
+/** Numbers in a part of a batch, on the CPU: what a part is made of then stays in the processor's cache. */
+const PART = 2 ** 20
+
+/** Which rows of a batch are changed together: those of one operation, and all maps of the plane. */
+function groupsOf(images: Tensor, steps: readonly RandAugmentStep[]): [group: keyof typeof kernels | 'map', rows: number[]][] {
+  const [, channels, height, width] = images.shape as [number, number, number, number]
+  const most = images.isCuda ? Infinity : Math.max(1, Math.floor(PART / (channels * height * width)))
+  const groups: ReturnType<typeof groupsOf> = []
+  const open = new Map<string, number[]>()
+  for (const [row, { operation }] of steps.entries()) {
+    const group = operation in kernels ? (operation as keyof typeof kernels) : 'map'
+    const rows = open.get(group)
+    if (rows && rows.length < most) {
+      rows.push(row)
+      continue
+    }
+    const more = [row]
+    open.set(group, more)
+    groups.push([group, more])
+  }
+  return groups
+}
+
 /** Applies one step of each view. */
 function applySteps(images: Tensor, steps: readonly RandAugmentStep[], options: WarpOptions): Tensor {
   const [, , height, width] = images.shape as [number, number, number, number]
-  const groups = new Map<keyof typeof kernels | 'map', number[]>()
-  for (const [row, { operation }] of steps.entries()) {
-    const group = operation in kernels ? (operation as keyof typeof kernels) : 'map'
-    groups.set(group, [...(groups.get(group) ?? []), row])
-  }
-  const parts = [...groups].map(([group, rows]) =>
+  const result = images.emptyLike()
+  for (const [group, rows] of groupsOf(images, steps)) {
     torch.scope(() => {
-      const chosen = images.indexSelect(0, rowsOf(rows, images))
+      const places = rowsOf(rows, images)
+      const chosen = images.indexSelect(0, places)
       const own = rows.map((row) => steps[row]!)
-      if (group === 'identity') return chosen
-      if (group === 'map') return rounded(affine(chosen, own.map((step) => mapOf(step, width, height)!), options))
-      return rounded(kernels[group](chosen, own.map(({ strength }) => strength)))
+      const changed =
+        group === 'map' ? affine(chosen, own.map((step) => mapOf(step, width, height)!), options)
+          : kernels[group](chosen, own.map(({ strength }) => strength))
+      result.indexCopy_(0, places, group === 'identity' ? changed : rounded(changed))
     })
-  )
-  const places = new Int32Array(steps.length)
-  for (const [place, row] of [...groups.values()].flat().entries()) places[row] = place
-  return torch.cat(parts).indexSelect(0, rowsOf([...places], images))
+  }
+  return result
 }
 
 /**
@@ -165,9 +184,7 @@ export function applyRandAugment(images: Tensor, plans: readonly RandAugmentPlan
   if (length === 0) return images
   return torch.scope(() => {
     let changed = rounded(images)
-    for (let step = 0; step < length; step++) {
-      changed = torch.scope(() => applySteps(changed, plans.map((plan) => plan[step]!), options))
-    }
+    for (let step = 0; step < length; step++) changed = applySteps(changed, plans.map((plan) => plan[step]!), options)
     return changed
   })
 }
