@@ -177,7 +177,7 @@ function prepare(train: Labelled, order: ArrayLike<number> | null, fitted: numbe
     const labels = index(order ? Array.from(order, (row) => train.labels[row]!) : train.labels)
     const all = train.features.detach()
     // The only copy of the features. It is written to.
-    const features = order ? all.indexSelect(0, index(order)).to(dtype) : all.to({ dtype, copy: true })
+    const features = order ? all.indexSelect(0, index(order)).to(dtype) : all.to({ dtype, copy: true, memoryFormat: 'contiguous' })
     const [variance, mean] = torch.varMean(features.narrow(0, 0, fitted), [0], { unbiased: false })
     if (!torch.all(variance.isfinite()).item()) throw expected('finite numbers', 'the training features', 'NaN or infinity among them')
     const rows = { features, labels }

@@ -28,10 +28,10 @@ const initial: Tensors = {
   wide: torch.randn([3, 2], { dtype: 'float64' })
 }
 const names = Object.keys(initial)
-const gradients = Array.from({ length: STEPS }, (_, step) => {
+const gradients = Array.from({ length: STEPS }, (_, step): Tensors => {
   const all = names.map((name) => [name, torch.randnLike(initial[name]!).mul(10 ** (step - 2))] as const)
   // One has its first gradient late, and none in a later step.
-  return Object.fromEntries(all.filter(([name]) => name !== 'b' || step === 2 || step === 4)) as Tensors
+  return Object.fromEntries(all.filter(([name]) => name !== 'b' || step === 2 || step === 4))
 })
 const given = (steps: readonly Tensors[]): Tensors =>
   Object.fromEntries(steps.flatMap((step, i) => Object.entries(step).map(([name, tensor]) => [`grad.${i}.${name}`, tensor])))
