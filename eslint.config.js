@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint'
 
 // The layers of the project, lowest first. A file imports from its own layer or a lower one.
-const layers = [['native'], ['torch'], ['nn', 'optim', 'io', 'report'], ['gmml', 'vision', 'data'], ['train', 'evaluate'], ['cli']]
+const layers = [['native'], ['torch'], ['nn', 'optim', 'io', 'report'], ['gmml', 'vision', 'data'], ['train', 'evaluate'], ['experiment'], ['cli']]
 
 // Folders that also do without some lower ones.
 const without = { report: ['native', 'torch', 'nn', 'optim'] } // draws where there is no libtorch

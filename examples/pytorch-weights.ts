@@ -2,14 +2,14 @@
 // In Python: file = torch.load('training.pth'); model.load_state_dict(file['model']); optimizer.load_state_dict(file['optimizer'])
 import * as torch from 'gmml/torch'
 import { GELU, Linear, Sequential } from 'gmml/nn'
-import { AdamW, type OptimizerStateDict } from 'gmml/optim'
+import { AdamW, type AdamWStateDict } from 'gmml/optim'
 import { inspectTorch, loadTorch, saveTorch, type TensorInfo } from 'gmml/io'
 
 const path = process.argv[2] ?? 'training.pth'
 
 interface Training<T> {
   readonly model: Record<string, T>
-  readonly optimizer: OptimizerStateDict
+  readonly optimizer: AdamWStateDict
   readonly settings: { readonly lr: number; readonly classes: readonly string[] }
 }
 

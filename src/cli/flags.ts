@@ -76,6 +76,15 @@ export function integerFlag(flag: string, least: number): (text: string) => numb
   }
 }
 
+/** Reads numbers of at least 0, with commas between them, from a flag. */
+export function numbersFlag(flag: string): (text: string) => number[] {
+  return (text) => {
+    const values = text.split(',').map((value) => (value.trim() === '' ? NaN : Number(value)))
+    if (values.every((value) => value >= 0 && Number.isFinite(value))) return values
+    throw new SettingsError(`Expected numbers of at least 0 with commas between them for ${flag}, received '${text}'`)
+  }
+}
+
 /** Reads a number above 0 from a flag. */
 export function positiveFlag(flag: string): (text: string) => number {
   return (text) => {

@@ -77,17 +77,25 @@ export function chooseLabelled(labels: ArrayLike<number>, budget: LabelBudget, s
 }
 
 /**
- * Holds out a part of each class, for choices. A class of one image is not held out.
+ * Holds out a part of each class, for choices; of each class at least one is kept. Where the part of a class is no whole number, classes take
+ * turns, so that over all of them it comes out.
  *
  * @param part - Of each class, above 0 and below 1.
- * @returns Positions, ascending: what remains, and what is held out.
- * @throws InputError if nothing can be held out.
+ * @returns Positions, ascending: what remains, and what is held out, which may be nothing.
  */
 export function holdOut(labels: ArrayLike<number>, part: number, seed: number): { kept: Int32Array; heldOut: Int32Array } {
   if (!(typeof part === 'number' && part > 0 && part < 1)) throw expected('a number between 0 and 1', 'the part to hold out', part)
   const classes = shuffledClasses(labels, seed, 'hold out')
-  const count = (size: number) => Math.min(size - 1, Math.max(1, Math.round(part * size)))
-  const heldOut = ascending(classes.flatMap((positions) => positions.slice(0, count(positions.length))))
-  if (heldOut.length === 0) throw expected('a class with at least two images', 'the images to hold some out of', `${labels.length} images of as many classes`)
-  return { kept: ascending(classes.flatMap((positions) => positions.slice(count(positions.length)))), heldOut }
+  const kept: number[] = []
+  const heldOut: number[] = []
+  // In random order, or the turns would always come to the same classes.
+  let due = 0
+  for (const i of permutation(classes.length, randomFor(seed, 'turns'))) {
+    const positions = classes[i]!
+    due += Math.min(part * positions.length, positions.length - 1)
+    const count = Math.round(due) - heldOut.length
+    heldOut.push(...positions.slice(0, count))
+    kept.push(...positions.slice(count))
+  }
+  return { kept: ascending(kept), heldOut: ascending(heldOut) }
 }

@@ -22,7 +22,7 @@ export interface FeatureOptions {
 const BATCH = 128
 
 /** What `compute` gives for all images of a loader, batch by batch, put together. */
-async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
+export async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
   const parts: Tensor[][] = []
   const indices: number[] = []
   try {

@@ -23,30 +23,35 @@ export interface Labelled {
 
 const CHUNK = 1024
 
+const shapeOf = ({ shape }: Tensor) => `shape [${shape.join(', ')}]`
+
+/** The size of the training features. @throws InputError unless there are rows, each with the number of a class. */
+export function requireLabelled({ features, labels }: Labelled, classes: number): { readonly rows: number; readonly width: number } {
+  const [rows, width] = features.shape
+  if (features.ndim !== 2 || !rows) throw expected('at least one row [N, D]', 'the training features', shapeOf(features))
+  if (rows !== labels.length) throw expected(`${rows} labels`, 'labels', labels.length)
+  // On a GPU an index that does not exist would take the whole process along.
+  const stranger = Array.from(labels).find((label) => !Number.isInteger(label) || label < 0 || label >= classes)
+  if (stranger !== undefined) throw expected(`classes from 0 to ${classes - 1}`, 'labels', stranger)
+  return { rows, width: width! }
+}
+
+/** @throws InputError unless features are [M, width]. */
+export function requireWidth(features: Tensor, width: number, name: string): void {
+  if (features.ndim !== 2 || features.shape[1] !== width) throw expected(`shape [M, ${width}]`, name, shapeOf(features))
+}
+
 /** What every neighbour's vote is worth at least, so that at no temperature it counts as none. */
 const LEAST_VOTE = 1e-30
-
-/** @throws InputError for options, labels or shapes that are not legal. */
-function requireNeighbours(
-  train: Labelled, queries: Tensor, classes: number, { k, temperature, similarity }: Required<Omit<KnnOptions, 'centre'>>
-): void {
-  if (!Number.isInteger(k) || k < 1) throw expected('an integer of at least 1', 'k', k)
-  if (!(temperature > 0)) throw expected('a number above 0', 'temperature', temperature)
-  if (similarity !== 'cosine') throw expected(`'cosine'`, 'similarity', similarity)
-  const [rows, width] = train.features.shape
-  const shapeOf = ({ shape }: Tensor) => `shape [${shape.join(', ')}]`
-  if (train.features.ndim !== 2 || !rows) throw expected('at least one row [N, D]', 'the training features', shapeOf(train.features))
-  if (rows !== train.labels.length) throw expected(`${rows} labels`, 'labels', train.labels.length)
-  if (queries.ndim !== 2 || queries.shape[1] !== width) throw expected(`shape [M, ${width}]`, 'queries', shapeOf(queries))
-  // On a GPU an index that does not exist would take the whole process along.
-  const stranger = Array.from(train.labels).find((label) => !Number.isInteger(label) || label < 0 || label >= classes)
-  if (stranger !== undefined) throw expected(`classes from 0 to ${classes - 1}`, 'labels', stranger)
-}
 
 /** What `use` makes of the votes [m, classes] of each chunk of queries, as all similarities at once may be more than there is memory. */
 function mapVotes(train: Labelled, queries: Tensor, classes: number, options: KnnOptions, use: (votes: Tensor) => Tensor): Tensor {
   const { k = 20, temperature = 0.07, similarity = 'cosine', centre = false } = options
-  requireNeighbours(train, queries, classes, { k, temperature, similarity })
+  if (!Number.isInteger(k) || k < 1) throw expected('an integer of at least 1', 'k', k)
+  if (!(temperature > 0)) throw expected('a number above 0', 'temperature', temperature)
+  if (similarity !== 'cosine') throw expected(`'cosine'`, 'similarity', similarity)
+  const { width } = requireLabelled(train, classes)
+  requireWidth(queries, width, 'queries')
   return noGrad(() =>
     scope(() => {
       const { device } = queries

@@ -90,36 +90,60 @@ function commonLabels(train: LabelledImages, test: LabelledImages): number[] {
   return Array.from(test.labels, (label) => numbers.get(test.classes[label]!)!)
 }
 
-/** The test images. One folder for both can only mean its two splits. */
-async function openTest(train: ImageSource, test: string, limit: number | undefined): Promise<ImageSource> {
-  const same = existsSync(test) && (await realpath(test)) === (await realpath(train.path))
-  const other = () => expected('another folder than --train, or one with IDX files of two splits,', '--test', test)
+/** Opens images to learn from. @throws InputError for images without classes. */
+export async function openTraining(path: string, limit?: number): Promise<LabelledImages> {
+  return withClasses(await openImages(path, { limit }), '--train')
+}
+
+/**
+ * Opens test images. One folder for both can only mean its two splits.
+ *
+ * @param train - What is learned from.
+ * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
+ */
+export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
+  const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
+  const other = () => expected('another folder than --train, or one with IDX files of two splits,', '--test', path)
   if (same && train.kind !== 'idx') throw other()
-  const queries = await openImages(test, { limit, split: same ? 'test' : undefined })
+  const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
   // A folder with a single pair of files, of neither split, gives that pair for both.
   const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')
-  if (same && file(train) === file(queries)) throw other()
-  return queries
+  if (same && file(train) === file(test)) throw other()
+  if (test.channels !== train.channels) {
+    throw new InputError(`'${test.path}' has images of ${test.channels} channels, the training images have ${train.channels}`)
+  }
+  return new EvaluationSet(test, commonLabels(train, test), train.classes, 'test')
+}
+
+/** Some images of a set with classes. */
+export const selectLabelled = (images: LabelledImages, positions: ArrayLike<number>): LabelledImages =>
+  withClasses(selectImages(images, positions), '--train')
+
+/**
+ * Holds out a part of the images, class by class, as validation images.
+ *
+ * @param part - Above 0 and below 1.
+ * @throws InputError where that would be none.
+ */
+export function splitLabelled(images: LabelledImages, part: number, seed: number): { train: LabelledImages; validation: EvaluationSet } {
+  const { kept, heldOut } = holdOut(images.labels, part, seed)
+  if (heldOut.length === 0) {
+    throw expected(`more images to hold out ${100 * part} % of each class (or a larger validation)`, images.path, `${images.length} images`)
+  }
+  const chosen = selectLabelled(images, heldOut)
+  const validation = new EvaluationSet(chosen, Array.from(chosen.labels), chosen.classes, 'validation')
+  return { train: selectLabelled(images, kept), validation }
 }
 
 /**
  * Opens the images to learn from and those to measure on: test images, or, without them, a part held out of the training images.
  *
- * @throws InputError for images without classes, classes or channels that do not go together, one folder for both.
+ * @throws InputError as {@link openTraining} and {@link openTest}, and where nothing can be held out.
  */
 export async function openLabelled(request: LabelledRequest): Promise<{ train: LabelledImages; evaluation: EvaluationSet }> {
   const { test, limit, validation = 0.1, seed = 0 } = request
-  const train = withClasses(await openImages(request.train, { limit }), '--train')
-  if (test === undefined) {
-    const { kept, heldOut } = holdOut(train.labels, validation, seed)
-    const labels = Array.from(heldOut, (position) => train.labels[position]!)
-    const evaluation = new EvaluationSet(selectImages(train, heldOut), labels, train.classes, 'validation')
-    return { train: withClasses(selectImages(train, kept), '--train'), evaluation }
-  }
-  const opened = await openTest(train, test, limit)
-  if (opened.channels !== train.channels) {
-    throw new InputError(`'${opened.path}' has images of ${opened.channels} channels, the training images have ${train.channels}`)
-  }
-  const queries = withClasses(opened, '--test')
-  return { train, evaluation: new EvaluationSet(queries, commonLabels(train, queries), train.classes, 'test') }
+  const train = await openTraining(request.train, limit)
+  if (test !== undefined) return { train, evaluation: await openTest(train, test, limit) }
+  const split = splitLabelled(train, validation, seed)
+  return { train: split.train, evaluation: split.validation }
 }

@@ -7,7 +7,7 @@ import { InputError } from '../errors.js'
 import { GroupMaskedModel } from '../gmml/index.js'
 import { inspectSafetensors, loadSafetensors, saveSafetensors } from '../io/index.js'
 import type { Module, StateDict } from '../nn/index.js'
-import type { AdamW, ExponentialMovingAverage, GradScaler, OptimizerStateDict } from '../optim/index.js'
+import type { AdamW, ExponentialMovingAverage, GradScaler, AdamWStateDict } from '../optim/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 import { VisionTransformer, visionTransformers, type VisionTransformerName } from '../vision/index.js'
 import { checksumOf } from './checksum.js'
@@ -26,6 +26,10 @@ const encoderSchema = z.strictObject({
   registerTokens: size.optional(),
   /** Left out where there is one. */
   classToken: z.literal(false).optional(),
+  /** Names of the classes that the encoder's classifier tells apart. Left out where it has none. */
+  classes: z.array(z.string()).min(1).optional(),
+  /** What the classifier sees. */
+  pool: z.enum(['avg', 'token']).optional(),
   /** What the encoder's images are normalised with. */
   mean: perChannel,
   std: perChannel
@@ -58,7 +62,7 @@ export class DamagedCheckpointError extends InputError {}
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
 export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
-const EMA = 'ema.'
+export const EMA = 'ema.'
 
 /** Where a header says which blocks the reconstruction sees; files of before it did have the usual ones. */
 export const RECONSTRUCTION_BLOCKS = 'reconstructionBlocks'
@@ -117,9 +121,9 @@ export async function saveCheckpoint(
   return path
 }
 
-/** Removes the checkpoints that the rule does not keep. One whose header cannot be read counts as none and stays. */
-export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Promise<void> {
-  const known: (Kept & { path: string })[] = []
+/** The checkpoints of a run in the order of their steps. One whose header cannot be read counts as none. */
+export async function keptCheckpoints(run: RunFolder): Promise<(Kept & { readonly path: string })[]> {
+  const known: (Kept & { readonly path: string })[] = []
   for (const path of await run.listCheckpoints()) {
     const header = await inspectSafetensors(path).catch(() => null)
     const parsed = progressSchema.safeParse(parseJson(header?.metadata['progress']))
@@ -127,7 +131,12 @@ export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Pr
     const { step, epoch, losses, epochEnd, accuracy } = parsed.data
     known.push({ path, step, accuracy, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
   }
-  for (const { path } of superfluous(known, rule)) await rm(path, { force: true })
+  return known
+}
+
+/** Removes the checkpoints that the rule does not keep. */
+export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Promise<void> {
+  for (const { path } of superfluous(await keptCheckpoints(run), rule)) await rm(path, { force: true })
 }
 
 // Undefined for what is missing or no JSON: the file may be anyone's.
@@ -139,9 +148,16 @@ function parseJson(text: string | undefined): unknown {
   }
 }
 
+/** An encoder's description as it was written; null if it is none. */
+export const encoderFrom = (described: unknown): EncoderDescription | null => encoderSchema.safeParse(described).data ?? null
+
+/** What a header says of an encoder; null if it is not one of ours. */
+export const encoderIn = (metadata: Readonly<Record<string, string>>): EncoderDescription | null =>
+  encoderFrom(parseJson(metadata['encoder']))
+
 function describedEncoder(path: string, metadata: Readonly<Record<string, string>>): EncoderDescription {
-  const parsed = encoderSchema.safeParse(parseJson(metadata['encoder']))
-  if (parsed.success) return parsed.data
+  const encoder = encoderIn(metadata)
+  if (encoder) return encoder
   throw new InputError(`'${path}' was not written by gmml: its header does not describe an encoder`)
 }
 
@@ -159,7 +175,7 @@ async function readCheckpoint(path: string) {
     const groups = parseJson(metadata['param_groups'])
     if (!progress.success || !groups) throw new InputError(`'${path}' is no checkpoint of a run: it does not say where the run stands`)
     const scaler = parseJson(metadata['scaler']) as Parameters<GradScaler['loadStateDict']>[0] | null | undefined
-    return { tensors, progress: progress.data, param_groups: groups as OptimizerStateDict['param_groups'], scaler }
+    return { tensors, progress: progress.data, param_groups: groups as AdamWStateDict['param_groups'], scaler }
   } catch (error) {
     for (const tensor of Object.values(tensors)) tensor.dispose()
     throw error
@@ -181,7 +197,7 @@ export async function loadCheckpoint(path: string, state: TrainingState): Promis
       const [number, field] = name.split('.') as [string, string]
       perParameter.set(Number(number), { ...perParameter.get(Number(number)), [field]: tensor })
     }
-    state.optimizer.loadStateDict({ state: perParameter as unknown as OptimizerStateDict['state'], param_groups })
+    state.optimizer.loadStateDict({ state: perParameter as unknown as AdamWStateDict['state'], param_groups })
     if (scaler) state.scaler?.loadStateDict(scaler)
     // Where the run had no means before, they begin at its weights.
     const [means, weights] = [withoutPrefix(EMA, tensors), withoutPrefix(MODEL, tensors)]
@@ -224,19 +240,27 @@ export async function loadNewestCheckpoint(
   throw new InputError(`No checkpoint of '${run.path}' can be used. Remove them to begin anew:\n${list}`)
 }
 
+const exportedFile = (run: RunFolder, name: 'backbone' | 'classifier') => join(run.exported, `${name}.safetensors`)
+
 /** Writes the encoder alone, under timm's names. @returns The file's path. @throws InputError if the disk does not take it. */
-export async function exportEncoder(run: RunFolder, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> {
-  const path = join(run.exported, 'backbone.safetensors')
+export const exportEncoder = (run: RunFolder, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> =>
+  exportWeights(exportedFile(run, 'backbone'), backbone, encoder)
+
+/** The same for an encoder with its classifier. */
+export const exportClassifier = (run: RunFolder, model: VisionTransformer, encoder: EncoderDescription): Promise<string> =>
+  exportWeights(exportedFile(run, 'classifier'), model, encoder)
+
+async function exportWeights(path: string, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> {
   const metadata = { format: 'pt', encoder: JSON.stringify(encoder) }
   await writing(`the encoder '${path}'`, () => saveSafetensors(path, backbone.stateDict(), metadata))
   return path
 }
 
-/** Builds the encoder that a description names, at random initialisation. */
+/** Builds the encoder that a description names, with a classifier if it names classes, at random initialisation. */
 export function buildEncoder(description: EncoderDescription, options: { readonly dropPath?: number } = {}): VisionTransformer {
-  const { model, imageSize, patchSize, channels, registerTokens = 0, classToken = true } = description
+  const { model, imageSize, patchSize, channels, registerTokens = 0, classToken = true, classes, pool } = description
   // The reconstruction sees the tokens themselves, so the norm stays before pooling, where it is trained.
-  const tokens = { registerTokens, classToken, fcNorm: false }
+  const tokens = { registerTokens, classToken, fcNorm: false, ...(pool && { pool }), numClasses: classes?.length ?? 0 }
   return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...tokens, ...options })
 }
 
@@ -273,13 +297,16 @@ export async function loadModel(path: string): Promise<{ encoder: EncoderDescrip
 }
 
 /**
- * An encoder with its trained weights, from a checkpoint (their running mean, if the run has one) or an exported file.
+ * An encoder with its trained weights, and its classifier if it has one, from a checkpoint (their running mean, if the run has one) or an
+ * exported file.
  *
  * @throws InputError for any other file.
  */
 export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
   return withWeights(path, (tensors, encoder) => {
-    const candidates = [EMA, MODEL].map((prefix) => withoutPrefix(`${prefix}backbone.`, tensors))
+    // Of a finetuned model the encoder is the whole.
+    const prefixes = [`${EMA}backbone.`, `${MODEL}backbone.`, EMA, MODEL]
+    const candidates = prefixes.map((prefix) => withoutPrefix(prefix, tensors))
     const weights = candidates.find((state) => Object.keys(state).length > 0) ?? tensors
     return { encoder, backbone: filled(scope(() => buildEncoder(encoder)), weights) }
   })
@@ -287,9 +314,9 @@ export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescr
 
 /** The newest weights of a run: the exported encoder if it is done, else the last checkpoint. @throws InputError if there are none. */
 export async function newestWeights(run: RunFolder): Promise<string> {
-  const exported = join(run.exported, 'backbone.safetensors')
-  if (existsSync(exported)) return exported
+  const exported = (['classifier', 'backbone'] as const).map((name) => exportedFile(run, name)).find((path) => existsSync(path))
+  if (exported) return exported
   const checkpoint = (await run.listCheckpoints()).at(-1)
   if (checkpoint) return checkpoint
-  throw new InputError(`'${run.path}' has no weights: neither '${exported}' nor a checkpoint`)
+  throw new InputError(`'${run.path}' has no weights: neither an exported file nor a checkpoint`)
 }

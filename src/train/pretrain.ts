@@ -18,21 +18,10 @@ import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
-import { savedSettings, settleDevice, settlePrecision, type Saved } from './settle.js'
+import { requireSame, savedSettings, settleDevice, settlePrecision, type Saved } from './settle.js'
 
 const VIEWS = 2
 const SAMPLES = 8 // images in the reconstruction grid
-
-/** @throws InputError unless the images are those that the run began with: each step's place in an epoch stands and falls with them. */
-function requireSameImages(config: PretrainConfig, saved: Saved, source: ImageSource, encoder: EncoderDescription): void {
-  const { imageCount, encoder: before } = saved
-  if (imageCount !== undefined && imageCount !== source.length) {
-    throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, `images '${config.images}'`, source.length)
-  }
-  if (before !== undefined && JSON.stringify(before) !== JSON.stringify(encoder)) {
-    throw expected('the images that the run began with', `images '${config.images}'`, 'images of another size or with other statistics')
-  }
-}
 
 /** Every setting that {@link pretrain} would run with. @throws SettingsError for settings that are not legal. */
 export async function settleConfig(input: PretrainConfigInput): Promise<PretrainConfig> {
@@ -93,7 +82,7 @@ class PretrainRun implements TrainingTask {
     const encoder = describeEncoder(config, source, defaultStatistics(source))
     const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
-    if (saved) requireSameImages(config, saved, source, encoder)
+    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${config.images}'`)
     if (config.threads) setNumThreads(config.threads)
 
     const owned: { dispose(): void }[] = []

@@ -1,6 +1,7 @@
-import { expected } from '../errors.js'
+import { expected, InputError } from '../errors.js'
 import type { Module } from '../nn/index.js'
 import { cuda, type Device, type Tensor } from '../torch/index.js'
+import { encoderFrom, type EncoderDescription } from './checkpoint.js'
 import { choosePrecision, precisions, type Precision } from './precision.js'
 import { RunFolder } from './run-folder.js'
 
@@ -33,4 +34,29 @@ export function settlePrecision(
 ): Precision {
   if (amp !== 'auto') return ({ off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const)[amp]
   return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device, prepare).precision
+}
+
+/** The encoder that config.json of a run describes. @throws InputError if it does not. */
+export function describedIn(saved: Saved): EncoderDescription {
+  const encoder = encoderFrom(saved['encoder'])
+  if (encoder) return encoder
+  throw new InputError('The run\'s config.json does not describe its encoder')
+}
+
+/**
+ * A run can go on with the images that it began with: each step's place in an epoch stands and falls with them.
+ *
+ * @param name - Of the images, for messages.
+ * @throws InputError for another number of images, and another encoder, which images of another size or with other statistics make.
+ */
+export function requireSame(
+  saved: Saved, now: { readonly encoder: EncoderDescription; readonly imageCount: number }, name: string
+): void {
+  const { imageCount, encoder } = saved
+  if (imageCount !== undefined && imageCount !== now.imageCount) {
+    throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, name, now.imageCount)
+  }
+  if (encoder !== undefined && JSON.stringify(encoder) !== JSON.stringify(now.encoder)) {
+    throw expected('the images that the run began with', name, 'images of another size or with other statistics')
+  }
 }

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 
 import { ForeignObject, loadTorch, saveTorch } from '../../src/io/index.js'
 import { Linear, Parameter, Sequential } from '../../src/nn/index.js'
-import { AdamW, type OptimizerStateDict } from '../../src/optim/index.js'
+import { AdamW, type AdamWStateDict } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
 import { dtypes, InputError, memory, type DType, type Tensor } from '../../src/torch/index.js'
 import { expectNear, runPython } from '../parity/python.js'
@@ -227,7 +227,7 @@ torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, '${
   }
   interface File {
     readonly model: Record<string, Tensor>
-    readonly optimizer: OptimizerStateDict
+    readonly optimizer: AdamWStateDict
   }
   const run = async (path: string) => {
     const out = join(await temporaryFolder(), 'python.pth')

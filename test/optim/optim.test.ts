@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 
 import { Parameter } from '../../src/nn/index.js'
-import { AdamW, clipGradNorm, cosineSchedule, GradScaler, type OptimizerStateDict } from '../../src/optim/index.js'
+import { AdamW, clipGradNorm, cosineSchedule, GradScaler, type AdamWStateDict } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
 import { InputError, memory, type Tensor } from '../../src/torch/index.js'
 
@@ -134,7 +134,7 @@ describe('the state of AdamW', () => {
     optimizer.step()
     return all.map(numbers)
   }
-  const plain = (state: OptimizerStateDict) =>
+  const plain = (state: AdamWStateDict) =>
     Array.from(state.state, ([number, { step, exp_avg, exp_avg_sq }]) => [
       number,
       step.item(),
@@ -147,7 +147,7 @@ describe('the state of AdamW', () => {
     train({ all, optimizer }, 1)
     const [before, options] = [plain(optimizer.stateDict()), optimizer.stateDict().param_groups]
     const { state, param_groups } = optimizer.stateDict()
-    const refuse = (wrong: OptimizerStateDict, message: RegExp) => {
+    const refuse = (wrong: AdamWStateDict, message: RegExp) => {
       expect(() => optimizer.loadStateDict(wrong)).toThrow(InputError)
       expect(() => optimizer.loadStateDict(wrong)).toThrow(message)
       expect(plain(optimizer.stateDict())).toEqual(before)

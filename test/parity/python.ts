@@ -49,7 +49,7 @@ export async function inFolder<T>(use: (folder: string) => Promise<T>): Promise<
 
 /** Something for PyTorch to compute: see `reference.py`. */
 export interface Task {
-  readonly task: 'vit_forward' | 'gmml_step' | 'adamw_steps' | 'grad_scaler' | 'module' | 'ops' | 'ema'
+  readonly task: 'vit_forward' | 'gmml_step' | 'adamw_steps' | 'sgd_steps' | 'lbfgs' | 'grad_scaler' | 'module' | 'ops' | 'ema'
   readonly tensors: Tensors
   readonly config?: unknown
 }

@@ -92,6 +92,72 @@ def adamw_steps(tensors: dict, config: dict) -> dict:
     return out
 
 
+def sgd_steps(tensors: dict, config: dict) -> dict:
+    """Steps of SGD, a group for each entry of `groups` ({names, and SGD's options}).
+
+    Gradients are grad.STEP.KEY for STEP from 0 to steps - 1; where one is missing, there is none in that step.
+    Each step returns step.STEP.param.KEY and, where there is a momentum, step.STEP.momentum.KEY.
+    """
+    named = {name: nn.Parameter(tensor) for name, tensor in weights_of(tensors).items()}
+    groups = [{key: value for key, value in group.items() if key != "names"} |
+              {"params": [named[name] for name in group["names"]]} for group in config["groups"]]
+    optimizer = torch.optim.SGD(groups)
+    out = {}
+    for step in range(config["steps"]):
+        for name, parameter in named.items():
+            gradient = tensors.get(f"grad.{step}.{name}")
+            parameter.grad = None if gradient is None else gradient.clone()
+        optimizer.step()
+        for name, parameter in named.items():
+            out[f"step.{step}.param.{name}"] = parameter.detach().clone()
+            if parameter in optimizer.state:
+                out[f"step.{step}.momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].clone()
+    return out
+
+
+def quadratic(parameters: list, tensors: dict) -> torch.Tensor:
+    x = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    return x @ tensors["matrix"] @ x / 2 - tensors["vector"] @ x
+
+
+def rosenbrock(parameters: list, tensors: dict) -> torch.Tensor:
+    x = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def logistic(parameters: list, tensors: dict) -> torch.Tensor:
+    weight, bias = parameters
+    loss = nn.functional.cross_entropy(tensors["x"] @ weight.T + bias, tensors["y"])
+    return loss + 0.005 * (weight * weight).sum()
+
+
+PROBLEMS = {problem.__name__: problem for problem in (quadratic, rosenbrock, logistic)}
+
+
+def lbfgs(tensors: dict, config: dict) -> dict:
+    """`steps` steps of L-BFGS with `options` on a problem from weights.0, weights.1, ...
+
+    -> `trace`, the parameters at each evaluation in a row; `losses`, what the steps return; `calls`, the
+    evaluations before the end of each step; weights.K, the last parameters.
+    """
+    parameters = [nn.Parameter(tensor) for _, tensor in sorted(weights_of(tensors).items())]
+    optimizer = torch.optim.LBFGS(parameters, **config["options"])
+    trace, losses, calls = [], [], []
+
+    def closure():
+        trace.append(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+        optimizer.zero_grad()
+        loss = PROBLEMS[config["problem"]](parameters, tensors)
+        loss.backward()
+        return loss
+
+    for _ in range(config["steps"]):
+        losses.append(optimizer.step(closure).detach())
+        calls.append(len(trace))
+    return {"trace": torch.stack(trace), "losses": torch.stack(losses), "calls": torch.tensor(calls)} | {
+        f"weights.{number}": parameter.detach() for number, parameter in enumerate(parameters)}
+
+
 def autocast(config: dict):
     dtype = config.get("autocast")
     return torch.autocast("cpu", getattr(torch, dtype or "bfloat16"), enabled=dtype is not None)
@@ -231,7 +297,8 @@ def many(tensors: dict, config: list) -> dict:
     return out
 
 
-TASKS = {task.__name__: task for task in (vit_forward, gmml_step, adamw_steps, grad_scaler, module, ops, ema, many)}
+TASKS = {task.__name__: task for task in (
+    vit_forward, gmml_step, adamw_steps, sgd_steps, lbfgs, grad_scaler, module, ops, ema, many)}
 
 
 def main():

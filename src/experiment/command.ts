@@ -1,0 +1,18 @@
+const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+// Single quotes keep everything as it is in every shell of Unix.
+const quote = (text: string) => (/^[\w./:,%=+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+
+/**
+ * The command line for settings.
+ *
+ * @param argument - The setting that is given without a flag.
+ */
+export function commandLine(command: string, argument: string, settings: Readonly<Record<string, unknown>>): string {
+  const flags = Object.entries(settings).flatMap(([name, value]) => {
+    if (name === argument || value === undefined) return []
+    if (typeof value === 'boolean') return value ? [`--${kebab(name)}`] : [`--no-${kebab(name)}`]
+    return [`--${kebab(name)} ${quote(String(value))}`]
+  })
+  return ['gmml', command, quote(String(settings[argument])), ...flags].join(' ')
+}
