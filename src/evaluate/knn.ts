@@ -99,7 +99,8 @@ export function knnScores(train: Labelled, queries: Tensor, classes: number, opt
  * @throws InputError for options, labels or shapes that are not legal.
  */
 export function knnPredict(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Int32Array {
-  return scope(() => mapVotes(train, queries, classes, options, (votes) => votes.argmax({ dim: 1 }).to('int32')).toTypedArray() as Int32Array)
+  const highest = (votes: Tensor) => votes.argmax({ dim: 1 }).to('int32')
+  return scope(() => mapVotes(train, queries, classes, options, highest).toTypedArray() as Int32Array)
 }
 
 /** Part of the predictions that are right. @throws InputError for none, or not as many as labels. */

@@ -37,8 +37,8 @@ const MAX_LABEL = 150
 /** @throws InputError unless the counts are those of the classes. */
 function requireConfusion({ classes, counts, title }: Confusion): Confusion {
   const isList = (value: unknown): boolean => Array.isArray(value)
-  if (!isList(classes) || classes.length < 1 || classes.length > MAX_CLASSES) throw expected(`from 1 to ${MAX_CLASSES} names`, 'classes', classes)
-  const size = classes.length
+  const size = isList(classes) ? classes.length : 0
+  if (size < 1 || size > MAX_CLASSES) throw expected(`from 1 to ${MAX_CLASSES} names`, 'classes', classes)
   if (!isList(counts) || counts.length !== size) throw expected(`${size} rows, one for each class,`, 'counts', counts)
   for (const [i, row] of counts.entries()) {
     if (row?.length !== size) throw expected(`${size} columns, one for each class,`, `counts[${i}]`, row)
@@ -179,9 +179,12 @@ export async function confusionChart(confusion: Confusion): Promise<Chart> {
         shadeScale
       ],
       axes: axes(classes.length, cell, labels),
-      legends: marks.length ? [] : [{ fill: 'share', title: 'share of the true class', format: '.0%', gradientLength: Math.min(side, 240) }],
+      legends: marks.length ? [] : [{ fill: 'share', title: 'share of the true class', format: '.0%', gradientLength: 240 }],
       marks: [
-        { type: 'image', encode: { enter: { url: { value: picture }, width: { value: side }, height: { value: side }, aspect: { value: false } } } },
+        {
+          type: 'image',
+          encode: { enter: { url: { value: picture }, width: { value: side }, height: { value: side }, aspect: { value: false } } }
+        },
         ...marks
       ]
     }

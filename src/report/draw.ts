@@ -40,8 +40,8 @@ export function titleLines(title: string, limit: number, textWidth: TextWidth): 
 const config: NonNullable<Spec['config']> = {
   background: 'white',
   title: {
-    anchor: 'start', frame: 'bounds', font: FAMILY, fontSize: TITLE_SIZE, fontWeight: TITLE_WEIGHT, color: '#111', lineHeight: 21, offset: 14,
-    subtitleFont: FAMILY, subtitleFontSize: 12, subtitleColor: '#666', subtitlePadding: 6
+    anchor: 'start', frame: 'bounds', font: FAMILY, fontSize: TITLE_SIZE, fontWeight: TITLE_WEIGHT, color: '#111', lineHeight: 21,
+    offset: 14, subtitleFont: FAMILY, subtitleFontSize: 12, subtitleColor: '#666', subtitlePadding: 6
   },
   text: { font: FAMILY },
   axis: {

@@ -120,7 +120,9 @@ function rowsOf(series: Series) {
 
 function scales({ x, series }: Lines, rows: ReturnType<typeof rowsOf>, symbols: boolean): Scale[] {
   const numbers = series.map((_, i) => i)
-  const ofSeries = (name: string, range: readonly unknown[]): Scale => ({ name, type: 'ordinal', domain: numbers, range: [...range] as string[] })
+  const ofSeries = (name: string, range: readonly unknown[]): Scale => (
+    { name, type: 'ordinal', domain: numbers, range: [...range] as string[] }
+  )
   // A colour that comes again has another shape, and another dash.
   const lap = (i: number) => Math.floor(i / COLOURS.length)
   return [
@@ -128,7 +130,10 @@ function scales({ x, series }: Lines, rows: ReturnType<typeof rowsOf>, symbols: 
       name: 'x', type: x.log ? 'log' : 'linear', range: 'width', zero: false, nice: false, padding: symbols ? 24 : 0,
       domain: extent([...rows.map((row) => row.x), ...(x.ticks ?? []).map(({ value }) => value)], x.log)
     },
-    { name: 'y', type: 'linear', range: 'height', zero: false, nice: Y_TICKS, domain: extent(rows.flatMap(({ low, high }) => [low, high])) },
+    {
+      name: 'y', type: 'linear', range: 'height', zero: false, nice: Y_TICKS,
+      domain: extent(rows.flatMap(({ low, high }) => [low, high]))
+    },
     ofSeries('colour', COLOURS),
     ofSeries('shape', numbers.map((i) => SHAPES[(i + lap(i)) % SHAPES.length])),
     ofSeries('dash', numbers.map((i) => DASHES[lap(i) % DASHES.length])),

@@ -61,7 +61,9 @@ describe('extractFeatures', () => {
   it('refuses a block that the encoder does not have', async () => {
     const loader = await loaderOf(await stripes(3))
     const model = tinyEncoder().train()
-    for (const block of [0, 3, 1.5, NaN]) await expect(extractFeatures(model, loader, { block })).rejects.toThrow(`a block from 1 to 2 for block, received ${block}`)
+    for (const block of [0, 3, 1.5, NaN]) {
+      await expect(extractFeatures(model, loader, { block })).rejects.toThrow(`a block from 1 to 2 for block, received ${block}`)
+    }
     expect(model.training).toBe(true)
   })
 

@@ -12,8 +12,8 @@ interface Options {
 }
 
 /**
- * DINO's votes row by row in plain JavaScript: each of the k nearest gives its class exp(similarity / temperature). Source: `knn_classifier` of
- * its `eval_knn.py`.
+ * DINO's votes row by row in plain JavaScript: each of the k nearest gives its class exp(similarity / temperature). Source:
+ * `knn_classifier` of its `eval_knn.py`.
  */
 function votesOf(features: number[][], labels: readonly number[], queries: number[][], classes: number, options: Options): number[][] {
   const { k, temperature, centre = false } = options
@@ -131,7 +131,8 @@ describe('knnScores', () => {
     const options = { k: 30, temperature: 0.07 }
     const scores = knnScores({ features, labels }, queries, 12, options)
     const order = scores.sort({ stable: true, dim: 1, descending: true })[1].toArray() as number[][]
-    const wanted = votesOf(bank, labels, queryRows, 12, options).map((votes) => votes.map((_, i) => i).sort((a, b) => votes[b]! - votes[a]! || a - b))
+    const ranked = (votes: number[]) => votes.map((_, i) => i).sort((a, b) => votes[b]! - votes[a]! || a - b)
+    const wanted = votesOf(bank, labels, queryRows, 12, options).map(ranked)
     expect(order.filter((row, i) => String(row) !== String(wanted[i])).length).toBeLessThanOrEqual(8)
     expect([...knnPredict({ features, labels }, queries, 12, options)]).toEqual(order.map(([first]) => first))
   })
@@ -168,7 +169,8 @@ describe('knnScores', () => {
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors + 1)
     scores.dispose()
     expect(knnScores({ features, labels }, torch.zeros([0, 6]), 5).shape).toEqual([0, 5])
-    expect(() => knnScores({ features, labels }, queries, 5, { similarity: 'dot' as never })).toThrow(/'cosine' for similarity, received 'dot'/)
+    const other = { similarity: 'dot' as never }
+    expect(() => knnScores({ features, labels }, queries, 5, other)).toThrow(/'cosine' for similarity, received 'dot'/)
     expect(() => knnScores({ features, labels }, queries, 5, { k: 0 })).toThrow(/at least 1 for k, received 0/)
     expect(() => knnScores({ features, labels }, queries, 3)).toThrow(/classes from 0 to 2 for labels, received 4/)
   })

@@ -19,7 +19,8 @@ const script = `
 const node = [process.execPath, '--input-type=module', '-e', script]
 
 /** A shell command before which the folders of fonts are empty, where the system lets one do that. */
-const hidden = ['-rm', 'sh', '-c', 'for d in /usr/share/fonts /etc/fonts; do [ ! -d $d ] || mount -t tmpfs none $d || exit 1; done; exec "$@"', 'sh']
+const hide = 'for d in /usr/share/fonts /etc/fonts; do [ ! -d $d ] || mount -t tmpfs none $d || exit 1; done; exec "$@"'
+const hidden = ['-rm', 'sh', '-c', hide, 'sh']
 const canHide = spawnSync('unshare', [...hidden, 'true']).status === 0
 
 interface Outcome {

@@ -25,7 +25,7 @@ export const brightness = ([red, green, blue]: readonly number[]) => 0.2126 * re
 
 /** Texts of an SVG, in its order; the lines of one are put together. */
 export const texts = (svg: string) =>
-  [...svg.matchAll(/<text[^>]*>(.*?)<\/text>/g)].map(([, text]) => text!.replaceAll('</tspan><tspan', '</tspan> <tspan').replace(/<[^>]*>/g, ''))
+  Array.from(svg.matchAll(/<text[^>]*>(.*?)<\/text>/g), ([, text]) => text!.replaceAll('</tspan><', '</tspan> <').replace(/<[^>]*>/g, ''))
 
 /** Where the plot is in an SVG: the corner that its first group is moved to. */
 export function corner(svg: string): readonly [left: number, top: number] {
