@@ -62,7 +62,7 @@ export interface TrainingCommand<Settings> {
 export function trainingCommand<Settings>(training: TrainingCommand<Settings>): Command {
   const { name, argument, schema, examples } = training
   const command = new Command(name).description(training.description)
-  command.argument(`[${argument}]`, schema.shape[argument]!.description)
+  command.argument(`[${argument}]`, (schema.shape[argument] as z.ZodType).description)
   addFlags(command, schema, [argument])
   command.option('--config <file>', 'settings from a JSON or YAML file; flags go before it')
   command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')

@@ -76,9 +76,9 @@ export async function measureKnn(request: KnnRequest): Promise<Results> {
  */
 export async function measureProbe(request: ProbeRequest): Promise<Results> {
   const { method, weightDecays, learningRates, epochs, batchSize, tolerance, maxIterations, standardise, seed, onProgress } = request
-  const given = { method, weightDecays, learningRates, epochs, batchSize, tolerance, maxIterations, standardise, seed, onProgress }
-  const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as LinearProbeOptions
-  const { onProgress: _, ...settings } = options
+  const given = { method, weightDecays, learningRates, epochs, batchSize, tolerance, maxIterations, standardise, seed }
+  const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  const options: LinearProbeOptions = { ...settings, ...(onProgress && { onProgress }) }
   return measure('probe', request, settings, (train, classes) => {
     const probe = trainLinearProbe(train, classes, options)
     return { scores: (queries) => probe.scores(queries), settings: { ...probe.chosen, heldOut: probe.heldOut }, dispose: () => probe.dispose() }

@@ -45,7 +45,7 @@ export function pretrainSettings(config: ExperimentConfig, seed: number): Pretra
   return {
     images, out: pretrainFolder(config, seed), model, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers, ...config.pretrain,
     seed: seed % config.pretrainings
-  } as PretrainConfigInput
+  }
 }
 
 /**
@@ -80,5 +80,5 @@ export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, 
   return {
     ...start, train, test: test ?? train, out, labels, seed, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers,
     ...finetune, ...(arm === 'pretrained' ? {} : scratch)
-  } as FinetuneConfigInput
+  }
 }

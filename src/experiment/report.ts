@@ -5,7 +5,7 @@ import { writeFileAtomic } from '../io/index.js'
 import { lineChart, markdownTable } from '../report/index.js'
 import { buildInfo } from '../torch/index.js'
 import { version } from '../version.js'
-import { commandLine } from './command.js'
+import { commandLine, type Setting } from './command.js'
 import type { ExperimentConfig } from './config.js'
 import { arms, finetuneSettings, pretrainSettings, type Arm, type Sizes } from './plan.js'
 import { summarise, type Finished, type Row, type Spread } from './summary.js'
@@ -16,6 +16,8 @@ export interface Found {
   readonly features: readonly Results[]
   readonly finished: readonly Finished[]
 }
+
+type Settings = Readonly<Record<string, Setting>>
 
 const percent = (part: number) => (100 * part).toFixed(2)
 
@@ -46,8 +48,8 @@ function featureTable(features: readonly Results[]): string {
 function commandsOf(config: ExperimentConfig, { finished }: Found): string[] {
   const seeds = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   return [
-    ...seeds.map((seed) => commandLine('pretrain', 'images', pretrainSettings(config, seed))),
-    ...finished.map(({ cell }) => commandLine('finetune', 'from', finetuneSettings(config, cell)))
+    ...seeds.map((seed) => commandLine('pretrain', 'images', pretrainSettings(config, seed) as Settings)),
+    ...finished.map(({ cell }) => commandLine('finetune', 'from', finetuneSettings(config, cell) as Settings))
   ]
 }
 

@@ -155,8 +155,9 @@ class FinetuneRun implements TrainingTask {
     if (before?.settings['steps'] === this.#loop.step) return before
     const evaluation = (data.test ?? data.validation)!
     const scores = await this.#loop.withBestWeights(() => this.#measureOn(evaluation))
-    const { from: subject, test: _test, train: _train, out: _out, ...settings } = config
-    const measurement = { command: 'finetune', subject, train: data.train, evaluation, start: this.#start } as const
+    const elsewhere = ['from', 'train', 'test', 'out', 'resume', 'override']
+    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => !elsewhere.includes(name)))
+    const measurement = { command: 'finetune', subject: config.from, train: data.train, evaluation, start: this.#start } as const
     const results = resultsOf({ ...measurement, settings: { ...settings, steps: this.#loop.step } }, scores)
     await writeResults(folder.path, results)
     return results

@@ -98,13 +98,37 @@ describe('holdOut', () => {
     expect(holdOut(labels, 0.1, 5).heldOut).not.toEqual(heldOut)
   })
 
-  it('comes out over all classes, where one alone has less than an image to give', () => {
-    const small = Array.from({ length: 40 }, (_, i) => i % 8)
-    for (let seed = 0; seed < 5; seed++) expect(holdOut(small, 0.1, seed).heldOut).toHaveLength(4)
-  })
-
   it('keeps one of each class, and refuses what is no part', () => {
     expect(holdOut([0, 1, 2], 0.9, 0)).toEqual({ kept: Int32Array.of(0, 1, 2), heldOut: new Int32Array() })
     for (const part of [0, 1, -1, NaN]) expect(() => holdOut(labels, part, 0)).toThrow(/between 0 and 1 for the part to hold out/)
+  })
+
+  it.each([[[40, 40, 20], 0.1], [[3, 3, 3, 3, 3, 3, 3], 0.1], [[1, 1, 100, 2], 0.3], [[5, 0, 9], 0.9], [[1, 1, 1], 0.5], [[10, 2], 0.99]] as const)(
+    'of classes of %j rows, %d', (sizes, part) => {
+      const labels = sizes.flatMap((size, label) => Array<number>(size).fill(label))
+      for (let seed = 0; seed < 20; seed++) {
+        const { kept, heldOut } = holdOut(labels, part, seed)
+        expect([...kept, ...heldOut].sort((a, b) => a - b)).toEqual(labels.map((_, row) => row))
+        let due = 0
+        for (const [label, size] of sizes.entries()) {
+          const count = heldOut.filter((row) => labels[row] === label).length
+          const wanted = Math.min(part * size, Math.max(0, size - 1))
+          expect(Math.abs(count - wanted)).toBeLessThan(1)
+          expect(count).toBeLessThan(Math.max(size, 1))
+          due += wanted
+        }
+        expect(heldOut).toHaveLength(Math.round(due))
+      }
+    })
+
+  it('is random, by the seed', () => {
+    const labels = Array.from({ length: 300 }, (_, i) => i % 3)
+    const rows = (seed: number) => holdOut(labels, 0.2, seed).heldOut
+    expect(rows(1)).toEqual(rows(1))
+    expect(rows(1)).not.toEqual(rows(2))
+    expect(new Set([1, 2, 3, 4, 5, 6].flatMap((seed) => [...rows(seed)])).size).toBeGreaterThan(180)
+    // Classes with too few rows take turns.
+    const few = (seed: number) => Array.from(holdOut(Array.from({ length: 30 }, (_, i) => i % 10), 0.1, seed).heldOut, (row) => row % 10)
+    expect(new Set(Array.from({ length: 30 }, (_, seed) => few(seed)).flat()).size).toBe(10)
   })
 })

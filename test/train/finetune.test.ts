@@ -39,14 +39,14 @@ async function interruptedAt(step: number, config: FinetuneConfigInput, hooks: P
 
 describe('finetune', () => {
   it('learns from scratch, measures once, and leaves a run behind', async () => {
-    const config = settings({ ...plain, epochs: 10, lr: 0.1 })
+    const config = settings({ ...plain, train: await stripes(120), epochs: 20, lr: 0.05 })
     const { tensors } = torch.memory()
     const { status, steps, results, exported } = await finetune(config)
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
-    expect([status, steps]).toEqual(['done', 60])
+    expect([status, steps]).toEqual(['done', 300])
     expect(results!.scores['classifier']).toMatchObject({ images: 30, top5: null, classes: ['0', '1', '2'] })
     expect(results!.scores['classifier']!.accuracy).toBeGreaterThan(0.9)
-    expect(results).toMatchObject({ command: 'finetune', subject: 'random', train: { images: 48 }, measuredOn: { split: 'test' } })
+    expect(results).toMatchObject({ command: 'finetune', subject: 'random', train: { images: 120 }, measuredOn: { split: 'test' } })
     expect(await readResults(config.out)).toEqual(JSON.parse(JSON.stringify(results)))
     expect(await readdir(config.out)).toEqual(['checkpoints', 'config.json', 'confusion.png', 'exported', 'metrics.jsonl', 'results.json'])
 
