@@ -38,10 +38,11 @@ describe('README', () => {
 
   it('has commands of gmml that work', async () => {
     const signs: Readonly<Record<string, RegExp>> = {
-      pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d %/, export: /backbone\.onnx/
+      pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d % \(95 %/, probe: /mean +\d+\.\d\d % \(95 %/,
+      finetune: /test: \d+\.\d\d %/, export: /backbone\.onnx/
     }
     const commands = gmmlCommands(readme)
-    expect(commands.map(([command]) => command)).toEqual(['pretrain', 'knn', 'knn', 'export'])
+    expect(commands.map(([command]) => command)).toEqual(['pretrain', 'knn', 'probe', 'finetune', 'export'])
     for (const args of commands) {
       const output = await runCommand(folder, args)
       expect(output, args.join(' ')).toMatch(signs[args[0]!]!)

@@ -5,6 +5,7 @@ import type { z } from 'zod'
 
 import { SettingsError } from '../errors.js'
 import type { PretrainHooks } from '../train/index.js'
+import { withoutSettled } from '../train/settings.js'
 import { addFlags, givenFlags } from './flags.js'
 import { duration, ProgressDisplay } from './progress.js'
 
@@ -69,7 +70,8 @@ export function trainingCommand<Settings>(training: TrainingCommand<Settings>): 
   command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
   return command.action(async (given: string | undefined) => {
     const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
-    const fromFile = file === undefined ? {} : await readConfigFile(file)
+    // A run's own config.json may be read again.
+    const fromFile = file === undefined ? {} : withoutSettled(await readConfigFile(file))
     const settings = { ...fromFile, ...flags, ...(given !== undefined && { [argument]: given }) } as Settings & { readonly out?: string }
     if (printConfig) {
       process.stdout.write(stringify(await training.settle(settings)))

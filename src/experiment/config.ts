@@ -5,7 +5,10 @@ import { finetuneSchema, pretrainSchema } from '../train/index.js'
 import { machineFields, modelName, parseSettings, positiveInteger } from '../train/settings.js'
 
 // What the experiment itself decides.
-const ofPretraining = { images: true, out: true, model: true, epochs: true, init: true, device: true, threads: true, workers: true, resume: true, override: true } as const
+const ofPretraining = {
+  images: true, out: true, model: true, imageSize: true, patchSize: true, epochs: true, init: true, seed: true, limit: true, device: true, threads: true,
+  workers: true, resume: true, override: true
+} as const
 const ofFinetuning = {
   from: true, train: true, test: true, out: true, labels: true, epochs: true, seed: true, model: true, imageSize: true, patchSize: true,
   device: true, threads: true, workers: true, limit: true, resume: true, override: true
@@ -25,6 +28,8 @@ export const experimentSchema = z.strictObject({
   test: z.string().min(1).optional().describe('folder of the test images (default: the test split of the same IDX files)'),
   out: z.string().min(1).describe('folder of the experiment, made if it is not there; what is done in it is not done again'),
   model: modelName.default('vit_small').describe('encoder'),
+  imageSize: pretrainSchema.shape.imageSize,
+  patchSize: pretrainSchema.shape.patchSize,
   pretrainEpochs: positiveInteger.default(100).describe('passes over the images in pretraining'),
   pretrained: z.string().min(1).optional().describe('folder of a finished pretraining run to take, instead of pretraining'),
   labels: z

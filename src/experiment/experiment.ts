@@ -64,8 +64,8 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
 
 /** Features of the pretrained and of a random encoder, without finetuning. */
 async function measureFeatures(config: ExperimentConfig): Promise<Results[]> {
-  const { images: train, test = train, model, limit, device, pretrain: { imageSize, patchSize } } = config
-  const random = { model, imageSize: imageSize as number | undefined, patchSize: patchSize as number | undefined }
+  const { images: train, test = train, model, imageSize, patchSize, limit, device } = config
+  const random = { model, imageSize, patchSize }
   const found: Results[] = []
   for (const subject of [pretrainFolder(config, 0), 'random']) {
     for (const [name, measure] of [['knn', measureKnn], ['probe', measureProbe]] as const) {

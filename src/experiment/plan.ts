@@ -41,9 +41,10 @@ export const pretrainFolder = (config: ExperimentConfig, seed: number): string =
   config.pretrained ?? join(config.out, 'pretrain', `seed-${seed % config.pretrainings}`)
 
 export function pretrainSettings(config: ExperimentConfig, seed: number): PretrainConfigInput {
-  const { images, model, pretrainEpochs: epochs, device, workers, threads, limit } = config
+  const { images, model, imageSize, patchSize, pretrainEpochs: epochs, device, workers, threads, limit } = config
   return {
-    images, out: pretrainFolder(config, seed), model, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers, ...config.pretrain,
+    images, out: pretrainFolder(config, seed), model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }), epochs,
+    ...(limit && { limit }), ...(threads && { threads }), device, workers, ...config.pretrain,
     seed: seed % config.pretrainings
   }
 }
@@ -71,8 +72,7 @@ export function planCells(config: ExperimentConfig, sizes: Sizes): Cell[] {
 
 /** Settings of the finetuning of a cell. */
 export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, epochs, out }: Cell): FinetuneConfigInput {
-  const { images: train, test, model, device, workers, threads, limit, pretrain, finetune, scratch } = config
-  const { imageSize, patchSize } = pretrain as { imageSize?: number; patchSize?: number }
+  const { images: train, test, model, imageSize, patchSize, device, workers, threads, limit, finetune, scratch } = config
   const start =
     arm === 'pretrained'
       ? { from: pretrainFolder(config, seed) }

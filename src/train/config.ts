@@ -58,8 +58,7 @@ export type PretrainConfig = z.output<typeof pretrainSchema>
 const kind: SettingsKind<typeof pretrainSchema> = {
   schema: pretrainSchema,
   changeable: ['images', 'knnEvery'],
-  fixed: ['model', 'imageSize', 'patchSize', 'registerTokens', 'classToken', 'batchSize', 'limit'],
-  settled: ['encoder', 'precision', 'imageCount']
+  fixed: ['model', 'imageSize', 'patchSize', 'registerTokens', 'classToken', 'batchSize', 'limit']
 }
 
 /** As {@link resumeSettings}. */

@@ -74,8 +74,7 @@ export type FinetuneConfig = z.output<typeof finetuneSchema>
 const kind: SettingsKind<typeof finetuneSchema> = {
   schema: finetuneSchema,
   changeable: ['from', 'train', 'test', 'validateEvery'],
-  fixed: ['model', 'imageSize', 'patchSize', 'pool', 'batchSize', 'limit', 'labels', 'validation', 'layerDecay'],
-  settled: ['encoder', 'precision', 'imageCount']
+  fixed: ['model', 'imageSize', 'patchSize', 'pool', 'batchSize', 'limit', 'labels', 'validation', 'layerDecay']
 }
 
 /** As {@link resumeSettings}. */

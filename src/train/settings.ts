@@ -55,9 +55,14 @@ export interface SettingsKind<Schema extends z.ZodObject> {
   readonly changeable: readonly (keyof z.output<Schema>)[]
   /** What the weights, the optimizer's state and the place of a step in its epoch stand on: not even `override` can change it. */
   readonly fixed: readonly (keyof z.output<Schema>)[]
-  /** What a run settles once and keeps beside its settings. */
-  readonly settled: readonly string[]
 }
+
+/** What a run settles once and keeps in config.json beside its settings. */
+export const settledNames = ['encoder', 'precision', 'imageCount'] as const
+
+/** The settings in a run's config.json. */
+export const withoutSettled = (saved: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(saved).filter(([name]) => !(settledNames as readonly string[]).includes(name)))
 
 /**
  * Settings of a run that goes on: what is not given is as it was.
@@ -68,7 +73,7 @@ export interface SettingsKind<Schema extends z.ZodObject> {
 export function resumeSettings<Schema extends z.ZodObject>(
   kind: SettingsKind<Schema>, saved: Readonly<Record<string, unknown>>, input: Readonly<Record<string, unknown>>
 ): z.output<Schema> {
-  const before = Object.fromEntries(Object.entries(saved).filter(([name]) => !kind.settled.includes(name)))
+  const before = withoutSettled(saved)
   const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
   const changed = Object.keys(given).filter((name) => JSON.stringify(given[name]) !== JSON.stringify(before[name]))
   const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))

@@ -23,7 +23,7 @@ beforeEach(async () => {
 
 const settings = (changes: Partial<ExperimentConfigInput> = {}): ExperimentConfigInput => ({
   images, out, model: 'vit_micro', pretrainEpochs: 2, labels: ['25%', '100%'], finetuneEpochs: [3, 1], seeds: 2, totalSeeds: 1, device: 'cpu', threads: 1,
-  pretrain: { patchSize: 4, batchSize: 16, amp: 'off' }, finetune: { batchSize: 8, amp: 'off' },
+  patchSize: 4, pretrain: { batchSize: 16, amp: 'off' }, finetune: { batchSize: 8, amp: 'off' },
   ...changes
 })
 
@@ -99,7 +99,7 @@ describe('experiment', () => {
   it('takes a pretraining that is there, and reports its budget', async () => {
     const run = join(out, '../photos')
     await pretrain({ images, out: run, model: 'vit_micro', patchSize: 4, batchSize: 16, epochs: 1, amp: 'off', threads: 1, device: 'cpu' })
-    const config = settings({ pretrained: run, labels: ['4/class'], finetuneEpochs: [1], seeds: 1, pretrain: { patchSize: 4 } })
+    const config = settings({ pretrained: run, labels: ['4/class'], finetuneEpochs: [1], seeds: 1 })
     expect((await parts(config)).map(([name]) => name)).toEqual([
       'kNN and linear probe of the features', 'pretrained, 4/class of the labels, 1 epochs, seed 0', 'scratch, 4/class of the labels, 1 epochs, seed 0',
       'scratch-total, 4/class of the labels, 9 epochs, seed 0'

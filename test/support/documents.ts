@@ -24,7 +24,11 @@ export function gmmlCommands(markdown: string): string[][] {
 // What makes a command of a text quick enough for a test: said after it, where the last word counts.
 const quick: Readonly<Record<string, readonly string[]>> = {
   pretrain: ['--model', 'vit_micro', '--image-size', '32', '--batch-size', '4', '--epochs', '1', '--amp', 'off', '--threads', '1'],
-  'knn random': ['--model', 'vit_micro', '--image-size', '32']
+  'knn random': ['--model', 'vit_micro', '--image-size', '32'],
+  'probe random': ['--model', 'vit_micro', '--image-size', '32'],
+  'finetune random': ['--model', 'vit_micro', '--image-size', '32', '--batch-size', '4', '--epochs', '1', '--amp', 'off', '--threads', '1'],
+  finetune: ['--batch-size', '4', '--epochs', '1', '--amp', 'off', '--threads', '1'],
+  experiment: ['--model', 'vit_micro', '--image-size', '32', '--pretrain-epochs', '1', '--finetune-epochs', '1,1,1', '--seeds', '1', '--threads', '1', '--config', 'quick.yaml']
 }
 
 /** Runs a command of `gmml` in a folder, made quick. @returns What it printed. @throws An error if it fails. */
@@ -52,5 +56,6 @@ export async function userFolder(): Promise<string> {
   await mkdir(join(folder, 'node_modules'))
   await symlink(root, join(folder, 'node_modules/gmml'))
   await writeFile(join(folder, 'package.json'), '{"type": "module"}')
+  await writeFile(join(folder, 'quick.yaml'), '{ pretrain: { batchSize: 4, amp: off }, finetune: { batchSize: 4, amp: off } }')
   return folder
 }
