@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 
 import { permutation, randomFor } from '../../src/data/index.js'
 import { accuracy, trainLinearProbe, type LinearProbe, type LinearProbeOptions, type ProbeProgress } from '../../src/evaluate/index.js'
+import { scoreOf } from '../../src/evaluate/classifier.js'
 import { holdOut } from '../../src/evaluate/held-out.js'
 import { fitBySgd } from '../../src/evaluate/probe-sgd.js'
 import { InputError } from '../../src/errors.js'
@@ -222,6 +223,20 @@ it('prefers less loss among settings of the same accuracy, and takes none that i
   const wild = { method: 'sgd', weightDecays: [0], learningRates: [1e38, 0.01], epochs: 5, batchSize: 4 } as const
   expect(trainLinearProbe(blobs(60, 3, 2), 2, wild).chosen.learningRate).toBe(0.01)
   expect(() => trainLinearProbe(blobs(60, 3, 2), 2, { ...wild, learningRates: [1e38, 2e38] })).toThrow(/settings of which one stays finite/)
+})
+
+it('scores are the same where the rows are too many to be scored at once', () => {
+  torch.manualSeed(2)
+  // Of so many classes two rows at a time.
+  const [count, classes, rows] = [2, 2 ** 20, 5]
+  const classifiers = { weight: torch.randn([count, classes, 1]), bias: torch.randn([count, classes]) }
+  const features = torch.randn([rows, 1])
+  const logits = [0, 1].map((s) => features.matmul(classifiers.weight.at(s).t()).add(classifiers.bias.at(s)))
+  // The first classifier is right in all rows, the second by chance at most.
+  const labels = logits[0]!.argmax({ dim: 1 })
+  const scores = scoreOf(classifiers, { features, labels })
+  expect(scores.map((score) => score.accuracy)).toEqual([1, accuracy(classesOf(logits[1]!), Array.from(labels.toTypedArray(), Number))])
+  for (const [s, { loss }] of scores.entries()) expect(loss).toBeCloseTo(torch.crossEntropyLoss(logits[s]!, labels).item(), 3)
 })
 
 describe('holdOut', () => {
