@@ -7,7 +7,7 @@ import { Loader, openImages } from '../data/index.js'
 import { measureKnn, reconstructionError } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
 import { loadModel, pretrain, RunFolder, type PretrainConfigInput } from '../train/index.js'
-import { abortOnSignal, INTERRUPTED } from './pretrain.js'
+import { abortOnSignal, INTERRUPTED } from './training.js'
 import { duration, ProgressDisplay } from './progress.js'
 
 const images = fileURLToPath(new URL('../../data/fashion-mnist-mini', import.meta.url))
@@ -56,10 +56,14 @@ async function demo(options: { readonly short?: boolean; readonly out?: string }
   loader.dispose()
   model.dispose()
   const knn = { train, test: heldOut, k: 10, model: recipe.model }
-  const pretrained = await measureKnn({ ...knn, subject: out })
-  const random = await measureKnn({ ...knn, subject: 'random' })
+  const measured = async (subject: string) => {
+    const { scores } = await measureKnn({ ...knn, subject })
+    return Object.fromEntries(Object.entries(scores).map(([name, { accuracy }]) => [name, accuracy]))
+  }
+  const pretrained = await measured(out)
+  const random = await measured('random')
+  const pixels = await measured('pixels')
   const best = (accuracies: Readonly<Record<string, number>>) => Math.max(...Object.values(accuracies))
-  const pixels = await measureKnn({ ...knn, subject: 'pixels' })
   const seconds = (performance.now() - start) / 1000
   const report = { short: options.short ?? false, seconds, reconstruction: error, knn: { pretrained, random, pixels } }
   await writeFileAtomic(join(out, 'demo.json'), `${JSON.stringify(report, null, 2)}\n`)

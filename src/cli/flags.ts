@@ -37,7 +37,7 @@ function fieldOf(schema: z.ZodType): Field {
 function parser(type: string): (text: string) => unknown {
   const number = (text: string) => (text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text))
   if (type === 'number' || type === 'int') return number
-  if (type === 'tuple') return (text) => text.split(',').map(number)
+  if (type === 'tuple' || type === 'array') return (text) => text.split(',').map(number)
   return (text) => text
 }
 
@@ -56,7 +56,7 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
       continue
     }
     const path = field.description?.startsWith('folder') ? 'folder' : 'file'
-    const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', string: path, custom: name }
+    const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', array: 'list', string: path, custom: name }
     const value = choices?.join('|') ?? placeholders[type] ?? 'number'
     command.addOption(new Option(`--${kebab(name)} <${value}>`, help).argParser(parser(type)))
   }
@@ -73,6 +73,15 @@ export function integerFlag(flag: string, least: number): (text: string) => numb
     const value = Number(text)
     if (Number.isInteger(value) && value >= least && text.trim() !== '') return value
     throw new SettingsError(`Expected an integer of at least ${least} for ${flag}, received '${text}'`)
+  }
+}
+
+/** Reads numbers of at least 0, with commas between them, from a flag. */
+export function numbersFlag(flag: string): (text: string) => number[] {
+  return (text) => {
+    const values = text.split(',').map((value) => (value.trim() === '' ? NaN : Number(value)))
+    if (values.every((value) => value >= 0 && Number.isFinite(value))) return values
+    throw new SettingsError(`Expected numbers of at least 0 with commas between them for ${flag}, received '${text}'`)
   }
 }
 

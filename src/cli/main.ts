@@ -1,18 +1,19 @@
 #!/usr/bin/env node
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 
 import { InputError, SettingsError } from '../errors.js'
+import { version } from '../version.js'
 
 const FAILED = 1
 const WRONG_USAGE = 2
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
-
 // Each command's module is loaded only when it is asked for: `inspect` must work where the addon does not load, and --help at once.
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   pretrain: async () => (await import('./pretrain.js')).pretrainCommand(),
+  finetune: async () => (await import('./finetune.js')).finetuneCommand(),
   knn: async () => (await import('./knn.js')).knnCommand(),
+  probe: async () => (await import('./probe.js')).probeCommand(),
+  experiment: async () => (await import('./experiment.js')).experimentCommand(),
   export: async () => (await import('./export.js')).exportCommand(),
   demo: async () => (await import('./demo.js')).demoCommand(),
   inspect: async () => (await import('./inspect.js')).inspectCommand()
@@ -20,7 +21,10 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
 
 const summaries = {
   pretrain: 'pretrain a vision transformer on a folder of images',
+  finetune: 'train an encoder with a classifier on labelled images, and measure it',
   knn: 'measure an encoder by k nearest neighbours',
+  probe: 'measure an encoder by a linear classifier',
+  experiment: 'pretrain, then compare finetuning with training from scratch, with few and with many labels',
   export: 'write an encoder for timm, Hugging Face transformers, ONNX or PyTorch',
   demo: 'pretrain a small encoder on embedded images and show what it has learned',
   inspect: 'show Node, addon, libtorch and where it came from, devices'

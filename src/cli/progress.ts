@@ -1,6 +1,6 @@
 import { Presets, SingleBar } from 'cli-progress'
 
-import type { PretrainHooks, RunStart, StepReport } from '../train/index.js'
+import type { EpochReport, PretrainHooks, RunStart, StepReport } from '../train/index.js'
 
 const percent = (part: number) => `${(100 * part).toFixed(part < 0.0995 ? 1 : 0)} %`
 
@@ -57,8 +57,8 @@ export class ProgressDisplay implements PretrainHooks {
     )
   }
 
-  readonly onEpoch = ({ epoch, loss, seconds, knn }: { epoch: number; loss: number; seconds: number; knn: number | null }): void => {
-    this.print(`epoch ${epoch}: loss ${loss.toFixed(4)}, ${duration(seconds)}${knn === null ? '' : `, kNN ${percent(knn)}`}`)
+  readonly onEpoch = ({ epoch, loss, seconds, accuracy }: EpochReport): void => {
+    this.print(`epoch ${epoch}: loss ${loss.toFixed(4)}, ${duration(seconds)}${accuracy === null ? '' : `, accuracy ${percent(accuracy)} on held-out images`}`)
   }
 
   readonly onNotice = (message: string): void => this.print(message)

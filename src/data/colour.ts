@@ -1,12 +1,10 @@
 import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { column } from './batch.js'
 
 // Each function works on a batch [B, C, H, W] with values in [0, 1], with one parameter per image, and equals the function of the same name
 // in torchvision.transforms.functional. Images with one channel are grey.
-
-const column = (values: readonly number[], like: Tensor): Tensor =>
-  torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1, 1]).to(like.device)
 
 /** Weights of red, green and blue in brightness (ITU-R 601-2, as torchvision has them). */
 const LUMA = [0.2989, 0.587, 0.114] as const
@@ -17,7 +15,7 @@ function grey(images: Tensor): Tensor {
 }
 
 const blend = (images: Tensor, other: Tensor, factor: Tensor): Tensor =>
-  images.mul(factor).add(other.mul(factor.neg().add(1))).clamp({ min: 0, max: 1 })
+  images.mul(factor).add_(other.mul(factor.neg().add(1))).clamp_({ min: 0, max: 1 })
 
 /** Multiplies by a factor: 0 black, 1 unchanged. */
 export function adjustBrightness(images: Tensor, factors: readonly number[]): Tensor {
@@ -57,6 +55,29 @@ function turnHue(images: Tensor, turns: readonly number[]): Tensor {
     return value.sub(value.mul(saturation).mul(torch.minimum(k, k.neg().add(4)).clamp({ min: 0, max: 1 })))
   })
   return torch.stack(channels, { dim: 1 })
+}
+
+/**
+ * Moves away from the image's blur: 0 blurred by a kernel of 3 x 3, 1 unchanged, 2 sharpened. The outermost pixels stay as they are, and so
+ * does an image of fewer than 3 pixels a side.
+ *
+ * @throws InputError for a factor below 0, more or fewer factors than images.
+ */
+export function adjustSharpness(images: Tensor, factors: readonly number[]): Tensor {
+  if (!factors.every((factor) => factor >= 0)) throw expected('numbers of at least 0', 'factors', factors)
+  const [, , height, width] = images.shape as [number, number, number, number]
+  return torch.scope(() => {
+    const result = images.clone()
+    const strength = column(factors, images)
+    if (Math.min(height, width) < 3) return result
+    const inner = result.narrow(2, 1, height - 2).narrow(3, 1, width - 2)
+    // All nine pixels weigh 1, and the middle one 4 more. Sums of three take a tenth of the time of a convolution or pooling on the CPU.
+    const three = (input: Tensor, dim: number, length: number): Tensor =>
+      input.narrow(dim, 0, length).add(input.narrow(dim, 1, length)).add_(input.narrow(dim, 2, length))
+    const blurred = three(three(images, 2, height - 2), 3, width - 2).add_(inner, { alpha: 4 }).div_(13)
+    inner.copy_(blend(inner, blurred, strength))
+    return result
+  })
 }
 
 /** The largest sigma that GMML uses. */

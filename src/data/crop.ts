@@ -1,4 +1,5 @@
 import { expected } from '../errors.js'
+import type { Random } from './random.js'
 
 /** Pixels. */
 export interface Size {
@@ -59,6 +60,36 @@ export function randomResizedCrop(
 }
 
 /**
+ * A random part of the view's size, at the image's own scale: that of torchvision's `Resize` to the smallest size that covers the view, and
+ * then `RandomCrop(size, padding)`.
+ *
+ * @param image - The size of the image.
+ * @param size - Of the view.
+ * @param padding - Pixels that are added on each side of the resized image, from 0.
+ * @returns The part of the image, in its pixels, and by how many pixels of the view it lies further right and down in the view than at its
+ *   corner: other than 0 where the view reaches into the padding.
+ */
+export function paddedCrop(
+  random: Random, image: Size, size: Size, padding: number
+): Rectangle & { readonly shift: readonly [x: number, y: number] } {
+  if (!Number.isInteger(padding) || padding < 0) throw expected('an integer of at least 0', 'cropPadding', padding)
+  const scale = Math.min(image.width / size.width, image.height / size.height)
+  const along = (whole: number, part: number): { start: number; length: number; shift: number } => {
+    const room = Math.round(whole / scale) - part
+    const place = random.integer(-padding, room + padding + 1)
+    const inside = Math.max(0, Math.min(place, room))
+    const length = Math.max(1, Math.round(part * scale))
+    return { start: Math.min(Math.round(inside * scale), whole - length), length, shift: inside - place }
+  }
+  const vertical = along(image.height, size.height)
+  const horizontal = along(image.width, size.width)
+  return {
+    left: horizontal.start, top: vertical.start, width: horizontal.length, height: vertical.length,
+    shift: [horizontal.shift, vertical.shift]
+  }
+}
+
+/**
  * Where the evaluation crop lies, by the rules of torchvision's `Resize(resize)` and `CenterCrop(crop)`: the shorter side becomes
  * `resize`, the longer one is rounded down, and the crop is taken from the middle.
  *
@@ -85,13 +116,14 @@ export function checkSize(name: string, { height, width }: Size): void {
   }
 }
 
-function checkRange(name: string, range: readonly [number, number]): void {
+/** @throws InputError unless the range is positive and ascending. */
+export function checkRange(name: string, range: readonly [number, number]): void {
   const legal = range[0] > 0 && range[0] <= range[1] && range[1] < Infinity
   if (!legal) throw expected('two positive numbers, the smaller one first', name, range)
 }
 
 /** Python's `round`: halves go to the even neighbour. */
-function roundToEven(value: number): number {
+export function roundToEven(value: number): number {
   const down = Math.floor(value)
   return value - down === 0.5 ? down + (down % 2) : Math.round(value)
 }

@@ -9,7 +9,9 @@ import type { IdxSource } from './idx.js'
 import { permutation, randomFor } from './random.js'
 import { resampleCrops } from './resample.js'
 import type { ImageSource } from './source.js'
-import { drawColour, drawCrop, finishViews, imagenetStatistics, type Augmentation, type ColourChange, type Statistics } from './views.js'
+import {
+  drawChange, drawCrop, finishViews, imagenetStatistics, type Augmentation, type Statistics, type ViewChange, type ViewCrop
+} from './views.js'
 
 export interface LoaderOptions {
   /** Size of the views in pixels. */
@@ -136,30 +138,36 @@ export class Loader {
     const { seed, epoch, views, augmentation, batchSize } = options
     const indices = [...order.subarray(first, first + batchSize)]
     const keys = Array.from({ length: views }, (_, view) => indices.map((index) => [seed, epoch, index, view] as const)).flat()
-    const colours = keys.map((key) => drawColour(randomFor(...key, 'colour'), augmentation))
+    const { size } = this.#options
+    const changes = keys.map((key) => drawChange((purpose) => randomFor(...key, purpose), size, augmentation))
     const crop = (index: number, view: number, width: number, height: number) =>
-      drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation)
+      drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation, size)
     if (this.#resident) {
       const { width, height } = this.#source as IdxSource
       const crops = keys.map(([, , index, view]) => crop(index, view, width, height))
-      return { indices, images: this.#fromResident(indices, crops, colours) }
+      return { indices, images: this.#fromResident(indices, crops, changes) }
     }
     const decoded = await Promise.all(
       // A stand-in for a broken image takes that image's random numbers: its own are for its own place.
       indices.map((index, i) =>
-        this.#decodeOrNext(first + i, order, (source, actual) => {
-          const crops = (width: number, height: number) => Array.from({ length: views }, (_, view) => crop(index, view, width, height))
-          return source.decodeCrops(actual, crops, this.#options.size)
+        this.#decodeOrNext(first + i, order, async (source, actual) => {
+          let crops: ViewCrop[] = []
+          const images = await source.decodeCrops(actual, (width, height) => {
+            crops = Array.from({ length: views }, (_, view) => crop(index, view, width, height))
+            return crops
+          }, size)
+          return images.map((image, view) => ({ image, shift: crops[view]!.shift ?? null }))
         })
       )
     )
-    const pixels = Array.from({ length: views }, (_, view) => decoded.map(({ pixels }) => pixels[view]!)).flat()
-    return { indices: decoded.map(({ index }) => index), images: this.#upload(pixels, colours) }
+    const cut = Array.from({ length: views }, (_, view) => decoded.map(({ pixels }) => pixels[view]!)).flat()
+    const all = changes.map((change, i) => ({ ...change, shift: cut[i]!.shift }))
+    return { indices: decoded.map(({ index }) => index), images: this.#upload(cut.map(({ image }) => image), all) }
   }
 
-  /** Views of resident images: as many crops and colour changes as indices, or a multiple, view by view. */
+  /** Views of resident images: as many crops and changes as indices, or a multiple, view by view. */
   #fromResident(
-    indices: readonly number[], crops: readonly (Rectangle & { readonly flip?: boolean })[], colours: readonly ColourChange[]
+    indices: readonly number[], crops: readonly (Rectangle & Partial<ViewCrop>)[], changes: readonly ViewChange[]
   ): Tensor {
     return noGrad(() =>
       scope(() => {
@@ -167,20 +175,21 @@ export class Loader {
         const chosen = this.#resident!.indexSelect(0, rows).to('float32').div(255)
         const repeated = chosen.repeat([crops.length / indices.length, 1, 1, 1])
         const flips = crops.map(({ flip }) => flip ?? false)
-        return finishViews(resampleCrops(repeated, crops, flips, this.#options.size), colours, this.statistics)
+        const all = changes.map((change, i) => ({ ...change, shift: crops[i]!.shift ?? null }))
+        return finishViews(resampleCrops(repeated, crops, flips, this.#options.size), all, this.statistics)
       })
     )
   }
 
   // One copy into a batch, one to the device: bytes, a quarter of what floats would be.
-  #upload(pixels: readonly Uint8Array[], colours: readonly ColourChange[]): Tensor {
+  #upload(pixels: readonly Uint8Array[], changes: readonly ViewChange[]): Tensor {
     const { height, width } = this.#options.size
     const bytes = new Uint8Array(pixels.length * 3 * height * width)
     for (const [i, image] of pixels.entries()) bytes.set(image, i * image.length)
     return noGrad(() =>
       scope(() => {
         const images = torch.fromTypedArray(bytes, [pixels.length, 3, height, width]).to(this.#options.device)
-        return finishViews(images.to('float32').div(255), colours, this.statistics)
+        return finishViews(images.to('float32').div(255), changes, this.statistics)
       })
     )
   }

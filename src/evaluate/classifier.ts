@@ -25,7 +25,8 @@ export interface ProbeSettings {
   readonly learningRate?: number
 }
 
-export interface Score {
+/** How well a classifier fits rows. */
+export interface Fit {
   /** Part of the rows that are classified right. */
   readonly accuracy: number
   /** Mean cross entropy. */
@@ -47,7 +48,7 @@ export function logitsOf(features: Tensor, { weight, bias }: Classifiers): Tenso
 }
 
 /** Accuracy and loss of each classifier. */
-export function scoreOf(classifiers: Classifiers, { features, labels }: Rows): Score[] {
+export function fitOf(classifiers: Classifiers, { features, labels }: Rows): Fit[] {
   return noGrad(() =>
     scope(() => {
       const [count, classes] = classifiers.weight.shape as [number, number, number]

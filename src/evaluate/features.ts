@@ -1,5 +1,5 @@
 import type { Loader } from '../data/index.js'
-import { InputError } from '../errors.js'
+import { expected, InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Tensor } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
@@ -14,10 +14,15 @@ export interface Features {
   readonly indices: readonly number[]
 }
 
+export interface FeatureOptions {
+  /** The block whose output they are, counted from 1, after the final norm. Default: the last. */
+  readonly block?: number
+}
+
 const BATCH = 128
 
 /** What `compute` gives for all images of a loader, batch by batch, put together. */
-async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
+export async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): Promise<{ rows: Tensor[]; indices: number[] }> {
   const parts: Tensor[][] = []
   const indices: number[] = []
   try {
@@ -39,14 +44,16 @@ async function collect(loader: Loader, compute: (images: Tensor) => Tensor[]): P
 /**
  * Runs an encoder over all images of a loader, without augmentation, in evaluation mode.
  *
- * @throws InputError if no image can be decoded, or the loader's images are not of the encoder's size.
+ * @throws InputError for a block that the encoder does not have, if no image can be decoded, and for images of another size than its.
  */
-export async function extractFeatures(model: VisionTransformer, loader: Loader): Promise<Features> {
+export async function extractFeatures(model: VisionTransformer, loader: Loader, options: FeatureOptions = {}): Promise<Features> {
+  const { block = model.depth } = options
+  if (!(Number.isInteger(block) && block >= 1 && block <= model.depth)) throw expected(`a block from 1 to ${model.depth}`, 'block', block)
   const wasTraining = model.training
   model.eval()
   try {
     const { rows, indices } = await collect(loader, (images) => {
-      const tokens = model.call(images)
+      const tokens = model.call(images, [block])
       // A copy of the CLS token: a view would hold all tokens.
       return [model.pool(tokens, 'avg'), ...(model.options.classToken ? [model.pool(tokens, 'token').clone()] : [])]
     })

@@ -3,6 +3,8 @@ import * as torch from '../torch/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 
 export interface KnnOptions {
+  /** How features are compared. Default cosine, the one that there is. */
+  readonly similarity?: 'cosine'
   /** Neighbours that vote. Default 20. */
   readonly k?: number
   /** Votes weigh exp(similarity / temperature). Default 0.07. */
@@ -39,19 +41,15 @@ export function requireWidth(features: Tensor, width: number, name: string): voi
   if (features.ndim !== 2 || features.shape[1] !== width) throw expected(`shape [M, ${width}]`, name, shapeOf(features))
 }
 
-/**
- * Classes by weighted vote of the nearest training features in cosine similarity, as in DINO (arXiv 2104.14294) and before it in
- * arXiv 1805.01978.
- *
- * @param queries - [M, D], on the device of the training features.
- * @param classes - Number of classes.
- * @returns The predicted class of each row of `queries`.
- * @throws InputError for options, labels or shapes that are not legal.
- */
-export function knnPredict(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Int32Array {
-  const { k = 20, temperature = 0.07, centre = false } = options
+/** What every neighbour's vote is worth at least, so that at no temperature it counts as none. */
+const LEAST_VOTE = 1e-30
+
+/** What `use` makes of the votes [m, classes] of each chunk of queries, as all similarities at once may be more than there is memory. */
+function mapVotes(train: Labelled, queries: Tensor, classes: number, options: KnnOptions, use: (votes: Tensor) => Tensor): Tensor {
+  const { k = 20, temperature = 0.07, similarity = 'cosine', centre = false } = options
   if (!Number.isInteger(k) || k < 1) throw expected('an integer of at least 1', 'k', k)
   if (!(temperature > 0)) throw expected('a number above 0', 'temperature', temperature)
+  if (similarity !== 'cosine') throw expected(`'cosine'`, 'similarity', similarity)
   const { width } = requireLabelled(train, classes)
   requireWidth(queries, width, 'queries')
   return noGrad(() =>
@@ -65,23 +63,44 @@ export function knnPredict(train: Labelled, queries: Tensor, classes: number, op
       }
       const bank = unit(known)
       const labels = torch.fromTypedArray(Int32Array.from(train.labels)).to(device).to('int64')
-      const neighbours = Math.min(k, train.labels.length)
-      const predicted = new Int32Array(queries.shape[0]!)
-      for (let first = 0; first < predicted.length; first += CHUNK) {
-        const part = scope(() => {
-          const rows = queries.narrow(0, first, Math.min(CHUNK, predicted.length - first)).to('float32')
-          const [similarity, position] = unit(rows).matmul(bank.t()).topk(neighbours)
-          const votes = torch.zeros([rows.shape[0]!, classes], { device })
-          // Compared with the nearest one, or a low temperature would be more than a float32 holds.
-          const weights = similarity.sub(similarity.amax({ dim: 1, keepdim: true })).div(temperature).exp()
-          votes.scatterAdd_(1, labels.take(position), weights)
-          return votes.argmax({ dim: 1 }).to('int32').toTypedArray() as Int32Array
-        })
-        predicted.set(part, first)
+      const votesOf = (rows: Tensor) => {
+        const [similarity, position] = unit(rows.to('float32')).matmul(bank.t()).topk(Math.min(k, train.labels.length))
+        // Compared with the nearest one, or a low temperature would be more than a float32 holds.
+        const weights = similarity.sub(similarity.amax({ dim: 1, keepdim: true })).div(temperature).exp().clamp({ min: LEAST_VOTE })
+        return torch.zeros([rows.shape[0]!, classes], { device }).scatterAdd_(1, labels.take(position), weights)
       }
-      return predicted
+      const count = queries.shape[0]!
+      const chunks = Array.from({ length: Math.max(1, Math.ceil(count / CHUNK)) }, (_, i) => i * CHUNK)
+      return torch.cat(chunks.map((first) => scope(() => use(votesOf(queries.narrow(0, first, Math.min(CHUNK, count - first)))))))
     })
   )
+}
+
+/**
+ * Weighted votes of the nearest training features in cosine similarity, as in DINO (arXiv 2104.14294) and before it in arXiv 1805.01978:
+ * each of the k neighbours gives its class exp((similarity - that of the nearest) / temperature).
+ *
+ * @param queries - [M, D], on the device of the training features.
+ * @param classes - Number of classes.
+ * @returns [M, classes], float32, on the device of the queries; 0 for a class that none of the neighbours has, above 0 for all others. The
+ *   division by the nearest one's vote leaves the order of a row as it is. A stable sort ranks equal votes by the number of the class.
+ * @throws InputError for options, labels or shapes that are not legal.
+ */
+export function knnScores(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Tensor {
+  return mapVotes(train, queries, classes, options, (votes) => votes)
+}
+
+/**
+ * Classes of the highest {@link knnScores}; of equal ones that of the lower number.
+ *
+ * @param queries - [M, D], on the device of the training features.
+ * @param classes - Number of classes.
+ * @returns The predicted class of each row of `queries`.
+ * @throws InputError for options, labels or shapes that are not legal.
+ */
+export function knnPredict(train: Labelled, queries: Tensor, classes: number, options: KnnOptions = {}): Int32Array {
+  const highest = (votes: Tensor) => votes.argmax({ dim: 1 }).to('int32')
+  return scope(() => mapVotes(train, queries, classes, options, highest).toTypedArray() as Int32Array)
 }
 
 /** Part of the predictions that are right. @throws InputError for none, or not as many as labels. */

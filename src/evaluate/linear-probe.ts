@@ -1,8 +1,8 @@
+import { holdOut } from '../data/index.js'
 import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Tensor } from '../torch/index.js'
-import { type Classifiers, type ProbeSettings, type Rows, type Score, scoreOf } from './classifier.js'
-import { holdOut } from './held-out.js'
+import { type Classifiers, type Fit, fitOf, type ProbeSettings, type Rows } from './classifier.js'
 import { type Labelled, requireLabelled, requireWidth } from './knn.js'
 import { fitByLbfgs, type LbfgsOptions } from './probe-lbfgs.js'
 import { fitBySgd, type SgdOptions } from './probe-sgd.js'
@@ -39,7 +39,7 @@ export interface LinearProbeOptions extends LbfgsOptions, SgdOptions {
 }
 
 /** Settings, and what the held-out rows say of them. */
-export interface ProbeTrial extends ProbeSettings, Score {}
+export interface ProbeTrial extends ProbeSettings, Fit {}
 
 /** A linear classifier on features. */
 export interface LinearProbe {
@@ -120,7 +120,7 @@ export function trainLinearProbe(train: Labelled, classes: number, options: Line
       : fitBySgd(rows, classes, settings as Required<ProbeSettings>[], choices, choices.seed, report)
   }
   return noGrad(() => scope(() => {
-    const { fit: fitted, heldOut } = settings.length > 1 ? splitOf(train, classes, choices) : { fit: [], heldOut: [] }
+    const { kept: fitted, heldOut } = settings.length > 1 ? splitOf(train, choices) : { kept: new Int32Array(), heldOut: new Int32Array() }
     let sweep: ProbeTrial[] = []
     let chosen = 0
     const start = settings.length === 1 ? null : scope(() => {
@@ -128,7 +128,7 @@ export function trainLinearProbe(train: Labelled, classes: number, options: Line
       const part = (from: number, length: number) =>
         ({ features: rows.features.narrow(0, from, length), labels: rows.labels.narrow(0, from, length) })
       const found = fit(part(0, fitted.length), settings, null, 'sweep')
-      const scores = scoreOf(found, part(fitted.length, heldOut.length))
+      const scores = fitOf(found, part(fitted.length, heldOut.length))
       sweep = settings.map((setting, i) => ({ ...setting, ...scores[i]! }))
       chosen = best(sweep)
       return { weight: found.weight.narrow(0, chosen, 1).clone(), bias: found.bias.narrow(0, chosen, 1).clone() }
@@ -147,8 +147,8 @@ function settingsOf({ method, weightDecays, learningRates }: Choices): ProbeSett
   return learningRates.flatMap((learningRate) => weightDecays.map((weightDecay) => ({ weightDecay, learningRate })))
 }
 
-function splitOf({ labels }: Labelled, classes: number, { method, validation, seed }: Choices) {
-  const split = holdOut(labels, classes, validation, seed)
+function splitOf({ labels }: Labelled, { method, validation, seed }: Choices) {
+  const split = holdOut(labels, validation, seed)
   if (split.heldOut.length > 0) return split
   const fixed = method === 'sgd' ? 'weightDecays: [0], learningRates: [0.01]' : 'weightDecays: [0.001]'
   const what = `more rows to hold out ${validation * 100} % of each class (or a larger validation, or fixed settings: ${fixed})`
@@ -169,12 +169,12 @@ function best(sweep: readonly ProbeTrial[]): number {
  * @param order - Positions of rows; null: all.
  * @param fitted - The first so many of them are what mean and deviation are taken from.
  */
-function prepare(train: Labelled, order: readonly number[] | null, fitted: number, standardise: boolean) {
+function prepare(train: Labelled, order: ArrayLike<number> | null, fitted: number, standardise: boolean) {
   return scope(() => {
     const { dtype: given, device } = train.features
     const dtype = given === 'float64' ? given : 'float32'
     const index = (values: ArrayLike<number>) => torch.fromTypedArray(Int32Array.from(values)).to({ device, dtype: 'int64' })
-    const labels = index(order ? order.map((row) => train.labels[row]!) : train.labels)
+    const labels = index(order ? Array.from(order, (row) => train.labels[row]!) : train.labels)
     const all = train.features.detach()
     // The only copy of the features. It is written to.
     const features = order ? all.indexSelect(0, index(order)).to(dtype) : all.to({ dtype, copy: true, memoryFormat: 'contiguous' })

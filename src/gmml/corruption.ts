@@ -16,6 +16,8 @@ export interface CorruptionOptions {
   readonly alien?: number
   /** Pixels that rectangles are aligned to. Default 1. */
   readonly align?: number
+  /** Whether rectangles may hang over the image's edges, which are else corrupted less often than the middle. Default false, the authors' rule. */
+  readonly overhang?: boolean
   /** Kinds of filling; each view takes one of them at random. Default noise. */
   readonly fill?: Fill | readonly Fill[]
   /** Random numbers of view `i` of the batch. Default: drawn from PyTorch's CPU generator. */
@@ -48,10 +50,10 @@ function planView(view: number, batch: number, height: number, width: number, op
   const random = options.random(view)
   const kinds = typeof options.fill === 'string' ? [options.fill] : options.fill
   const kind = kinds[random.integer(0, kinds.length)]!
-  const mask = drawGroupMask(random, height, width, options.budget, options.align)
+  const mask = drawGroupMask(random, height, width, options.budget, options.align, options.overhang)
   // The authors' code draws the first corruption in any case and then may replace it.
   if (options.alien > 0 && random.chance(1 / (kinds.length + 1))) {
-    const alienMask = drawGroupMask(random, height, width, options.alien, options.align)
+    const alienMask = drawGroupMask(random, height, width, options.alien, options.align, options.overhang)
     const source = new Int32Array(height * width).fill(view)
     for (const rectangle of alienMask.rectangles) {
       const other = random.integer(0, batch)
@@ -94,7 +96,7 @@ function defaultRandom(batch: number): (view: number) => Random {
  * @throws InputError for a shape or an option that is not legal, before anything is computed.
  */
 export function corrupt(clean: Tensor, options: CorruptionOptions = {}): Corrupted {
-  const { budget = 0.75, alien = 0.3, align = 1, fill = 'noise' } = options
+  const { budget = 0.75, alien = 0.3, align = 1, overhang = false, fill = 'noise' } = options
   const { shape } = clean
   if (!/float/.test(clean.dtype)) throw expected('floating-point pixels', 'clean', clean.dtype)
   if (shape.length !== 4) throw expected('a batch of images [B, C, H, W]', 'clean', `shape [${shape.join(', ')}]`)
@@ -102,7 +104,7 @@ export function corrupt(clean: Tensor, options: CorruptionOptions = {}): Corrupt
   const kinds = typeof fill === 'string' ? [fill] : fill
   if (kinds.length === 0 || kinds.some((kind) => !fills.includes(kind))) throw expected(`one or more of ${fills.join(', ')}`, 'fill', fill)
   const [batch, channels, height, width] = shape as [number, number, number, number]
-  const settled = { budget, alien, align, fill, random: options.random ?? defaultRandom(batch) }
+  const settled = { budget, alien, align, overhang, fill, random: options.random ?? defaultRandom(batch) }
   const plans = Array.from({ length: batch }, (_, view) => planView(view, batch, height, width, settled))
   const pixels = height * width
   const covered = new Uint8Array(batch * pixels)

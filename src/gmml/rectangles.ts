@@ -44,6 +44,18 @@ function drawSide(random: Random, side: number, align: number): readonly [start:
   return [start, extentFrom(start, random.integer(align, extentBelow), side, align)]
 }
 
+/**
+ * The same for rectangles that may hang over the edges, of which the part inside the image counts: whatever its extent, one covers every pixel
+ * with the same probability.
+ */
+function drawOverhangingSide(random: Random, side: number, align: number): readonly [start: number, extent: number] {
+  const [, extentBelow] = bounds(side, align)
+  const steps = Math.max(1, roundHalfToEven(random.integer(align, extentBelow) / align))
+  const start = random.integer(1 - steps, Math.ceil(side / align)) * align
+  const first = Math.max(0, start)
+  return [first, Math.min(start + steps * align, side) - first]
+}
+
 /** How many pixels of a side rectangles can cover: the last few of some small sides lie beyond every one of them. */
 function reach(side: number, align: number): number {
   const [startBelow, extentBelow] = bounds(side, align)
@@ -60,18 +72,21 @@ function reach(side: number, align: number): number {
  *
  * @param budget - Largest part of the image to cover, in (0, 1].
  * @param align - Pixels that positions and extents are multiples of: 1 = any, the patch size = whole patches.
+ * @param overhang - Whether rectangles may hang over the edges: the border is then covered as often as the middle. By the authors' rule,
+ *   without, it is covered far less often.
  */
-export function drawGroupMask(random: Random, height: number, width: number, budget: number, align = 1): GroupMask {
+export function drawGroupMask(random: Random, height: number, width: number, budget: number, align = 1, overhang = false): GroupMask {
   if (typeof budget !== 'number' || !(budget > 0 && budget <= 1)) throw expected('a number above 0 and at most 1', 'budget', budget)
   if (!Number.isInteger(align) || align < 1) throw expected('an integer of at least 1', 'align', align)
   if (align > Math.min(height, width)) throw expected(`at most the image's side ${Math.min(height, width)}`, 'align', align)
   const drawn = random.uniform(Math.min(0.5, budget), budget) * height * width
-  const wanted = Math.min(drawn, reach(height, align) * reach(width, align))
+  const wanted = overhang ? drawn : Math.min(drawn, reach(height, align) * reach(width, align))
+  const draw = overhang ? drawOverhangingSide : drawSide
   const covered = new Uint8Array(height * width)
   const rectangles: Rectangle[] = []
   for (let count = 0; count < wanted; ) {
-    const [top, rows] = drawSide(random, height, align)
-    const [left, columns] = drawSide(random, width, align)
+    const [top, rows] = draw(random, height, align)
+    const [left, columns] = draw(random, width, align)
     rectangles.push({ top, left, height: rows, width: columns })
     for (let y = top; y < top + rows; y++) {
       const start = y * width + left

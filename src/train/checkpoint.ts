@@ -26,6 +26,10 @@ const encoderSchema = z.strictObject({
   registerTokens: size.optional(),
   /** Left out where there is one. */
   classToken: z.literal(false).optional(),
+  /** Names of the classes that the encoder's classifier tells apart. Left out where it has none. */
+  classes: z.array(z.string()).min(1).optional(),
+  /** What the classifier sees. */
+  pool: z.enum(['avg', 'token']).optional(),
   /** What the encoder's images are normalised with. */
   mean: perChannel,
   std: perChannel
@@ -45,8 +49,8 @@ const progressSchema = z.object({
   skipped: z.object({ total: z.int(), inRow: z.int() }),
   /** Whether the last step is an epoch's last. */
   epochEnd: z.boolean(),
-  /** kNN accuracy, where it was measured after that step. */
-  knn: z.number().nullable()
+  /** On held-out images, where it was measured after that step: by kNN in pretraining. */
+  accuracy: z.number().nullable()
 })
 
 /** Where a run stands. */
@@ -58,7 +62,10 @@ export class DamagedCheckpointError extends InputError {}
 // One file per checkpoint: tensors by prefix, everything else as JSON in the header.
 export const MODEL = 'model.'
 const OPTIMIZER = 'optimizer.'
-const EMA = 'ema.'
+export const EMA = 'ema.'
+
+/** Where a header says which blocks the reconstruction sees; files of before it did have the usual ones. */
+export const RECONSTRUCTION_BLOCKS = 'reconstructionBlocks'
 
 const withPrefix = (prefix: string, tensors: StateDict): StateDict =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]))
@@ -83,9 +90,15 @@ function meansOf({ model, ema }: TrainingState): StateDict {
   return Object.fromEntries((ema?.means ?? []).map((mean, i) => [names[i]!, mean]))
 }
 
-/** Writes a checkpoint under the name of its step. @returns Its path. @throws InputError if the disk does not take it. */
+/**
+ * Writes a checkpoint under the name of its step.
+ *
+ * @param described - What else the header is to say of the model, as JSON by name.
+ * @returns Its path.
+ * @throws InputError if the disk does not take it.
+ */
 export async function saveCheckpoint(
-  run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription
+  run: RunFolder, state: TrainingState, progress: Progress, encoder: EncoderDescription, described: Readonly<Record<string, string>> = {}
 ): Promise<string> {
   const { state: perParameter, param_groups } = state.optimizer.stateDict()
   const moments = [...perParameter].flatMap(([number, tensors]) =>
@@ -97,6 +110,7 @@ export async function saveCheckpoint(
   }
   const metadata = {
     format: 'pt',
+    ...described,
     progress: JSON.stringify(progress),
     encoder: JSON.stringify(encoder),
     param_groups: JSON.stringify(param_groups),
@@ -107,17 +121,22 @@ export async function saveCheckpoint(
   return path
 }
 
-/** Removes the checkpoints that the rule does not keep. One whose header cannot be read counts as none and stays. */
-export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Promise<void> {
-  const known: (Kept & { path: string })[] = []
+/** The checkpoints of a run in the order of their steps. One whose header cannot be read counts as none. */
+export async function keptCheckpoints(run: RunFolder): Promise<(Kept & { readonly path: string })[]> {
+  const known: (Kept & { readonly path: string })[] = []
   for (const path of await run.listCheckpoints()) {
     const header = await inspectSafetensors(path).catch(() => null)
     const parsed = progressSchema.safeParse(parseJson(header?.metadata['progress']))
     if (!parsed.success) continue
-    const { step, epoch, losses, epochEnd, knn } = parsed.data
-    known.push({ path, step, knn, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
+    const { step, epoch, losses, epochEnd, accuracy } = parsed.data
+    known.push({ path, step, accuracy, epochEnd: epochEnd ? epoch : null, loss: losses.count ? losses.sum / losses.count : null })
   }
-  for (const { path } of superfluous(known, rule)) await rm(path, { force: true })
+  return known
+}
+
+/** Removes the checkpoints that the rule does not keep. */
+export async function removeSuperfluous(run: RunFolder, rule: RetentionRule): Promise<void> {
+  for (const { path } of superfluous(await keptCheckpoints(run), rule)) await rm(path, { force: true })
 }
 
 // Undefined for what is missing or no JSON: the file may be anyone's.
@@ -129,9 +148,16 @@ function parseJson(text: string | undefined): unknown {
   }
 }
 
+/** An encoder's description as it was written; null if it is none. */
+export const encoderFrom = (described: unknown): EncoderDescription | null => encoderSchema.safeParse(described).data ?? null
+
+/** What a header says of an encoder; null if it is not one of ours. */
+export const encoderIn = (metadata: Readonly<Record<string, string>>): EncoderDescription | null =>
+  encoderFrom(parseJson(metadata['encoder']))
+
 function describedEncoder(path: string, metadata: Readonly<Record<string, string>>): EncoderDescription {
-  const parsed = encoderSchema.safeParse(parseJson(metadata['encoder']))
-  if (parsed.success) return parsed.data
+  const encoder = encoderIn(metadata)
+  if (encoder) return encoder
   throw new InputError(`'${path}' was not written by gmml: its header does not describe an encoder`)
 }
 
@@ -214,26 +240,36 @@ export async function loadNewestCheckpoint(
   throw new InputError(`No checkpoint of '${run.path}' can be used. Remove them to begin anew:\n${list}`)
 }
 
+const exportedFile = (run: RunFolder, name: 'backbone' | 'classifier') => join(run.exported, `${name}.safetensors`)
+
 /** Writes the encoder alone, under timm's names. @returns The file's path. @throws InputError if the disk does not take it. */
-export async function exportEncoder(run: RunFolder, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> {
-  const path = join(run.exported, 'backbone.safetensors')
+export const exportEncoder = (run: RunFolder, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> =>
+  exportWeights(exportedFile(run, 'backbone'), backbone, encoder)
+
+/** The same for an encoder with its classifier. */
+export const exportClassifier = (run: RunFolder, model: VisionTransformer, encoder: EncoderDescription): Promise<string> =>
+  exportWeights(exportedFile(run, 'classifier'), model, encoder)
+
+async function exportWeights(path: string, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> {
   const metadata = { format: 'pt', encoder: JSON.stringify(encoder) }
   await writing(`the encoder '${path}'`, () => saveSafetensors(path, backbone.stateDict(), metadata))
   return path
 }
 
-/** Builds the encoder that a description names, at random initialisation. */
+/** Builds the encoder that a description names, with a classifier if it names classes, at random initialisation. */
 export function buildEncoder(description: EncoderDescription, options: { readonly dropPath?: number } = {}): VisionTransformer {
-  const { model, imageSize, patchSize, channels, registerTokens = 0, classToken = true } = description
+  const { model, imageSize, patchSize, channels, registerTokens = 0, classToken = true, classes, pool } = description
   // The reconstruction sees the tokens themselves, so the norm stays before pooling, where it is trained.
-  const tokens = { registerTokens, classToken, fcNorm: false }
+  const tokens = { registerTokens, classToken, fcNorm: false, ...(pool && { pool }), numClasses: classes?.length ?? 0 }
   return new VisionTransformer({ ...visionTransformers[model], imageSize, patchSize, channels, ...tokens, ...options })
 }
 
-async function withWeights<T>(path: string, use: (tensors: StateDict, encoder: EncoderDescription) => T): Promise<T> {
+async function withWeights<T>(
+  path: string, use: (tensors: StateDict, encoder: EncoderDescription, metadata: Readonly<Record<string, string>>) => T
+): Promise<T> {
   const { tensors, metadata } = await loadSafetensors(path, { names: (name) => !name.startsWith(OPTIMIZER) })
   try {
-    return use(tensors, describedEncoder(path, metadata))
+    return use(tensors, describedEncoder(path, metadata), metadata)
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose()
   }
@@ -252,21 +288,25 @@ function filled<M extends Module>(module: M, weights: StateDict): M {
 
 /** The whole model of a checkpoint, with its reconstruction head. @throws InputError for any other file. */
 export async function loadModel(path: string): Promise<{ encoder: EncoderDescription; model: GroupMaskedModel }> {
-  return withWeights(path, (tensors, encoder) => {
+  return withWeights(path, (tensors, encoder, metadata) => {
     const weights = withoutPrefix(MODEL, tensors)
     if (Object.keys(weights).length === 0) throw new InputError(`'${path}' is no checkpoint: it holds the encoder alone`)
-    return { encoder, model: filled(scope(() => new GroupMaskedModel(buildEncoder(encoder))), weights) }
+    const blocks = parseJson(metadata[RECONSTRUCTION_BLOCKS]) as number[] | undefined
+    return { encoder, model: filled(scope(() => new GroupMaskedModel(buildEncoder(encoder), { ...(blocks && { blocks }) })), weights) }
   })
 }
 
 /**
- * An encoder with its trained weights, from a checkpoint (their running mean, if the run has one) or an exported file.
+ * An encoder with its trained weights, and its classifier if it has one, from a checkpoint (their running mean, if the run has one) or an
+ * exported file.
  *
  * @throws InputError for any other file.
  */
 export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescription; backbone: VisionTransformer }> {
   return withWeights(path, (tensors, encoder) => {
-    const candidates = [EMA, MODEL].map((prefix) => withoutPrefix(`${prefix}backbone.`, tensors))
+    // Of a finetuned model the encoder is the whole.
+    const prefixes = [`${EMA}backbone.`, `${MODEL}backbone.`, EMA, MODEL]
+    const candidates = prefixes.map((prefix) => withoutPrefix(prefix, tensors))
     const weights = candidates.find((state) => Object.keys(state).length > 0) ?? tensors
     return { encoder, backbone: filled(scope(() => buildEncoder(encoder)), weights) }
   })
@@ -274,9 +314,9 @@ export async function loadEncoder(path: string): Promise<{ encoder: EncoderDescr
 
 /** The newest weights of a run: the exported encoder if it is done, else the last checkpoint. @throws InputError if there are none. */
 export async function newestWeights(run: RunFolder): Promise<string> {
-  const exported = join(run.exported, 'backbone.safetensors')
-  if (existsSync(exported)) return exported
+  const exported = (['classifier', 'backbone'] as const).map((name) => exportedFile(run, name)).find((path) => existsSync(path))
+  if (exported) return exported
   const checkpoint = (await run.listCheckpoints()).at(-1)
   if (checkpoint) return checkpoint
-  throw new InputError(`'${run.path}' has no weights: neither '${exported}' nor a checkpoint`)
+  throw new InputError(`'${run.path}' has no weights: neither an exported file nor a checkpoint`)
 }

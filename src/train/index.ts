@@ -1,6 +1,10 @@
 // Training runs.
 export { pretrain, settleConfig } from './pretrain.js'
-export type { EpochReport, PretrainHooks, PretrainResult, RunStart, StepReport } from './reports.js'
+export { finetune, settleFinetuneConfig, type FinetuneResult } from './finetune.js'
+export {
+  finetuneSchema, parseFinetuneConfig, type FinetuneConfig, type FinetuneConfigInput
+} from './finetune-config.js'
+export type { EpochReport, LoopHooks, PretrainHooks, PretrainResult, RunStart, StepReport } from './reports.js'
 export { parseConfig, pretrainSchema, type PretrainConfig, type PretrainConfigInput } from './config.js'
 export { buildEncoder, loadEncoder, loadModel, newestWeights, type EncoderDescription, type Progress } from './checkpoint.js'
 export { exportBackbone, exportFormats, type ExportFormat, type ExportRequest, type ExportResult } from './export.js'

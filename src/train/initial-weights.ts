@@ -5,14 +5,18 @@ import { authorsWeights, isAuthorsCheckpoint, type GroupMaskedModel } from '../g
 import { loadSafetensors, loadTorch } from '../io/index.js'
 import type { StateDict } from '../nn/index.js'
 import { isTensor, type Tensor } from '../torch/index.js'
-import { loadTimm } from '../vision/index.js'
-import { MODEL, newestWeights, withoutPrefix } from './checkpoint.js'
+import { loadTimm, type VisionTransformer } from '../vision/index.js'
+import { EMA, encoderIn, MODEL, newestWeights, withoutPrefix, type EncoderDescription } from './checkpoint.js'
 import { RunFolder } from './run-folder.js'
 
 /** Weights that a run starts from. */
 export interface InitialWeights {
+  /** Of an encoder of this project, what the file says of it. */
+  readonly encoder: EncoderDescription | null
   /** @throws InputError naming the file and the first ten names that do not fit. */
   copyInto(model: GroupMaskedModel): void
+  /** The encoder's part alone, adapted to other sizes; a classifier stays as it is. @throws InputError as `copyInto`. */
+  copyIntoEncoder(backbone: VisionTransformer): void
   dispose(): void
 }
 
@@ -22,8 +26,8 @@ const HEAD = 'head_recons.'
 const PLACES = ['model', 'state_dict']
 
 /** The file that `init` means: of a run the newest checkpoint, which has the head, before the exported encoder. */
-async function fileOf(init: string): Promise<string> {
-  if (!existsSync(init)) throw expected('a file of weights or the folder of a run', 'init', init)
+async function fileOf(init: string, name: string): Promise<string> {
+  if (!existsSync(init)) throw expected('a file of weights or the folder of a run', name, init)
   if (!statSync(init).isDirectory()) return init
   const run = new RunFolder(init)
   return (await run.listCheckpoints()).at(-1) ?? newestWeights(run)
@@ -56,11 +60,13 @@ function weightsOf(path: string, content: unknown): StateDict {
  * weights of an encoder (at another image size, patch size or number of channels adapted by `loadTimm`); safetensors or a file of
  * `torch.save`.
  *
+ * @param name - Of the setting, for messages.
  * @throws InputError if there is no such file or no weights in it.
  */
-export async function readInitialWeights(init: string): Promise<InitialWeights> {
-  const path = await fileOf(init)
-  const content = path.endsWith('.safetensors') ? (await loadSafetensors(path)).tensors : await loadTorch(path)
+export async function readInitialWeights(init: string, name = 'init'): Promise<InitialWeights> {
+  const path = await fileOf(init, name)
+  const file = path.endsWith('.safetensors') ? await loadSafetensors(path) : null
+  const content = file ? file.tensors : await loadTorch(path)
   const all = tensorsIn(content)
   const dispose = () => {
     for (const tensor of all) tensor.dispose()
@@ -68,22 +74,37 @@ export async function readInitialWeights(init: string): Promise<InitialWeights> 
   try {
     const found = weightsOf(path, content)
     const ours = withoutPrefix(MODEL, found)
+    const means = withoutPrefix(EMA, found)
+    const what = `${name} '${path}'`
     const weights = Object.keys(ours).length ? ours : found
-    return { copyInto: (model) => copyInto(path, weights, model), dispose }
+    return {
+      encoder: file ? encoderIn(file.metadata) : null,
+      copyInto: (model) => fitting(what, () => copyInto(weights, model)),
+      // The running mean, if there is one, as it is what is exported.
+      copyIntoEncoder: (backbone) => fitting(what, () => loadTimm(backbone, encoderPart({ ...weights, ...means }), { classifier: 'ignore' })),
+      dispose
+    }
   } catch (error) {
     dispose()
     throw error
   }
 }
 
-function copyInto(path: string, weights: StateDict, model: GroupMaskedModel): void {
-  const names = Object.keys(weights)
+function fitting(what: string, copy: () => void): void {
   try {
-    if (names.some((name) => name.startsWith(HEAD))) return void model.loadStateDict(weights)
-    const encoder = names.some((name) => name.startsWith(BACKBONE)) ? withoutPrefix(BACKBONE, weights) : weights
-    // An encoder alone goes to other sizes; with its head, made for the very patches, it does not.
-    loadTimm(model.backbone, encoder)
+    copy()
   } catch (error) {
-    throw error instanceof InputError ? new InputError(`init '${path}': ${error.message}`, { cause: error }) : error
+    throw error instanceof InputError ? new InputError(`${what}: ${error.message}`, { cause: error }) : error
   }
+}
+
+function encoderPart(weights: StateDict): StateDict {
+  const inside = withoutPrefix(BACKBONE, weights)
+  return Object.keys(inside).length ? inside : weights
+}
+
+function copyInto(weights: StateDict, model: GroupMaskedModel): void {
+  if (Object.keys(weights).some((name) => name.startsWith(HEAD))) return void model.loadStateDict(weights)
+  // An encoder alone goes to other sizes; with its head, made for the very patches, it does not.
+  loadTimm(model.backbone, encoderPart(weights), { classifier: 'ignore' })
 }

@@ -2,73 +2,32 @@ import { join } from 'node:path'
 
 import { expected, InputError } from '../errors.js'
 import {
-  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor,
-  type Augmentation, type ImageSource, type Random
+  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
-import {
-  cuda, getNumThreads, manualSeed, memory, noGrad, scope, setNumThreads, type Device, type Tensor
-} from '../torch/index.js'
-import {
-  buildEncoder, exportEncoder, loadNewestCheckpoint, removeSuperfluous, saveCheckpoint, type EncoderDescription, type Progress
-} from './checkpoint.js'
+import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
+import { buildEncoder, exportEncoder, RECONSTRUCTION_BLOCKS, type EncoderDescription } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
 import { readInitialWeights } from './initial-weights.js'
 import { heldOutKnn } from './knn-probe.js'
-import { choosePrecision, precisions, type Precision } from './precision.js'
+import type { Journal } from './journal.js'
+import { TrainingLoop, type TrainingTask } from './loop.js'
+import type { Precision } from './precision.js'
+import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
-import { Journal } from './journal.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
-import { TrainingStep } from './step.js'
-import { StepClock } from './step-clock.js'
+import { requireSame, savedSettings, settleDevice, settlePrecision, type Saved } from './settle.js'
 
 const VIEWS = 2
 const SAMPLES = 8 // images in the reconstruction grid
-
-function settleDevice(device: Device | 'auto'): Device {
-  if (device === 'auto') return cuda.isAvailable() ? 'cuda' : 'cpu'
-  if (!device.startsWith('cuda')) return device
-  const count = cuda.deviceCount()
-  if (count === 0) throw expected(`'cpu', as libtorch sees no CUDA device here (gmml inspect says more),`, 'device', device)
-  if (Number(device.split(':')[1] ?? 0) >= count) throw expected(`one of the ${count} CUDA devices that libtorch sees`, 'device', device)
-  return device
-}
-
-/** What config.json of a run holds. */
-type Saved = Readonly<Record<string, unknown>>
-
-/** @throws InputError unless the images are those that the run began with: each step's place in an epoch stands and falls with them. */
-function requireSameImages(config: PretrainConfig, saved: Saved, source: ImageSource, encoder: EncoderDescription): void {
-  const { imageCount, encoder: before } = saved
-  if (imageCount !== undefined && imageCount !== source.length) {
-    throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, `images '${config.images}'`, source.length)
-  }
-  if (before !== undefined && JSON.stringify(before) !== JSON.stringify(encoder)) {
-    throw expected('the images that the run began with', `images '${config.images}'`, 'images of another size or with other statistics')
-  }
-}
-
-/** What the settings say; `auto` is measured once, and a run that goes on keeps what was found. */
-function settlePrecision(config: PretrainConfig, saved: Saved | null, model: GroupMaskedModel, device: Device): Precision {
-  if (config.amp !== 'auto') return ({ off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const)[config.amp]
-  return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device).precision
-}
-
-/** What config.json holds, if the settings ask to go on with a run that is there. */
-async function savedSettings(input: PretrainConfigInput): Promise<Saved | null> {
-  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
-  return resumed ? new RunFolder(input.out).readConfig() : null
-}
 
 /** Every setting that {@link pretrain} would run with. @throws SettingsError for settings that are not legal. */
 export async function settleConfig(input: PretrainConfigInput): Promise<PretrainConfig> {
   const saved = await savedSettings(input)
   return saved ? resumeConfig(saved, input) : parseConfig(input)
 }
-
-const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
 /**
  * Pretrains a vision transformer on a folder of images by group masked model learning (arXiv 2205.14986).
@@ -90,28 +49,22 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
   }
 }
 
-/** One run: what is settled before the first step, and the loop. */
-class PretrainRun {
-  readonly #trainingStep: TrainingStep
-  #journal!: Journal
-  readonly #stepsPerEpoch: number
+/** One run: what is settled before the first step, and what is particular to pretraining. */
+class PretrainRun implements TrainingTask {
+  readonly step: PretrainStep
+  readonly stepsPerEpoch: number
+  readonly extra: Readonly<Record<string, string>>
   readonly #augmentation: Augmentation
-  /** Steps done. */
-  #step = 0
-  /** Of the steps of the epoch. */
-  #losses = { sum: 0, count: 0 }
-  /** Steps whose loss or gradient was not finite: they changed nothing. */
-  #skipped = { total: 0, inRow: 0 }
-  #lastCheckpoint = { path: null as string | null, time: performance.now() }
+  #loop!: TrainingLoop
 
   private constructor(
-    readonly config: PretrainConfig, readonly hooks: PretrainHooks, readonly folder: RunFolder, readonly source: ImageSource,
-    readonly loader: Loader, readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device,
-    readonly precision: Precision
+    readonly config: PretrainConfig, readonly folder: RunFolder, readonly source: ImageSource, readonly loader: Loader,
+    readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device, readonly precision: Precision
   ) {
-    this.#stepsPerEpoch = loader.steps(config.batchSize)
+    this.stepsPerEpoch = loader.steps(config.batchSize)
     model.backbone.gradCheckpointing = config.gradCheckpointing
-    this.#trainingStep = new TrainingStep(model, config, this.#stepsPerEpoch, device, precision)
+    this.step = new PretrainStep(model, config, this.stepsPerEpoch, device, precision)
+    this.extra = { [RECONSTRUCTION_BLOCKS]: JSON.stringify(model.blocks) }
     this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
   }
 
@@ -129,7 +82,7 @@ class PretrainRun {
     const encoder = describeEncoder(config, source, defaultStatistics(source))
     const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
-    if (saved) requireSameImages(config, saved, source, encoder)
+    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${config.images}'`)
     if (config.threads) setNumThreads(config.threads)
 
     const owned: { dispose(): void }[] = []
@@ -144,15 +97,16 @@ class PretrainRun {
       owned.push(loader)
       loader.steps(config.batchSize)
       manualSeed(config.seed)
-      const { dropPath, allPixels } = config
-      const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath }), { maskedOnly: !allPixels }).to(device))
+      const { dropPath, allPixels, featureBlocks: blocks } = config
+      const options = { maskedOnly: !allPixels, ...(blocks && { blocks }) }
+      const model = scope(() => new GroupMaskedModel(buildEncoder(encoder, { dropPath }), options).to(device))
       owned.push(model)
       initial?.copyInto(model)
       initial?.dispose()
-      const precision = settlePrecision(config, saved, model, device)
-      const run = new PretrainRun(config, hooks, folder, source, loader, encoder, model, device, precision)
+      const precision = settlePrecision(config.amp, saved, model, device, () => reconstructionTrial(model, device))
+      const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision)
       owned.push(run)
-      await run.#open()
+      await run.#open(hooks)
       return run
     } catch (error) {
       for (const resource of owned) resource.dispose()
@@ -160,179 +114,57 @@ class PretrainRun {
     }
   }
 
-  // The first thing that touches the disk.
-  async #open(): Promise<void> {
-    const { config, folder } = this
-    let resumedFrom: Progress | null = null
-    if (config.resume) {
-      resumedFrom = await loadNewestCheckpoint(folder, this.#trainingStep, (error) => this.hooks.onNotice?.(`${error.message}. Going on from the one before`))
-    }
-    if (resumedFrom) {
-      this.#step = resumedFrom.step
-      this.#losses = { ...resumedFrom.losses }
-      this.#skipped = { ...resumedFrom.skipped }
-      this.#lastCheckpoint.path = folder.checkpoint(this.#step)
-    }
-    await folder.removeUnfinished()
-    // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
-    const settings = Object.fromEntries(Object.entries(config).filter(([name]) => name !== 'resume' && name !== 'override'))
-    await folder.create({ ...settings, encoder: this.encoder, precision: this.precision, imageCount: this.source.length })
-    this.#journal = await Journal.open(folder, this.#step, config)
-    this.hooks.onStart?.({
-      images: this.source.length,
-      classes: this.source.classes?.length ?? 0,
+  async #open(hooks: PretrainHooks): Promise<void> {
+    const { config, encoder, precision, source, device } = this
+    const settings = { ...config, encoder, precision, imageCount: source.length }
+    const { loop, resumedFrom } = await TrainingLoop.open(this.folder, config, this, hooks, settings)
+    this.#loop = loop
+    hooks.onStart?.({
+      images: source.length,
+      classes: source.classes?.length ?? 0,
       parameters: this.model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0),
-      device: this.device,
-      precision: this.precision,
+      device,
+      precision,
       threads: getNumThreads(),
       resumedFrom
     })
   }
 
-  get #steps(): number {
-    return this.#stepsPerEpoch * this.config.epochs
-  }
-
-  /** Mean loss of the epoch. */
-  get #loss(): number {
-    return this.#losses.sum / this.#losses.count
-  }
-
   async train(): Promise<PretrainResult> {
-    const { config } = this
-    while (this.#step < this.#steps) {
-      const epoch = Math.floor(this.#step / this.#stepsPerEpoch)
-      const start = performance.now()
-      if (!(await this.#trainEpoch(epoch))) {
-        await this.#saveCheckpoint(null)
-        return { status: 'interrupted', out: config.out, steps: this.#step, loss: this.#loss, exported: null }
-      }
-      await this.#endEpoch(epoch, (performance.now() - start) / 1000)
-    }
-    const exported = await this.#withBestWeights(() => exportEncoder(this.folder, this.model.backbone, this.encoder))
-    return { status: 'done', out: config.out, steps: this.#step, loss: this.#loss, exported }
+    const loop = this.#loop
+    const status = await loop.run()
+    const finished = status === 'done'
+    const exported = finished ? await loop.withBestWeights(() => exportEncoder(this.folder, this.model.backbone, this.encoder)) : null
+    return { status, out: this.config.out, steps: loop.step, loss: loop.loss, exported }
   }
 
-  /** Runs the steps of an epoch that are left. False if the signal ended it early. */
-  async #trainEpoch(epoch: number): Promise<boolean> {
-    const { config, hooks } = this
-    if (hooks.signal?.aborted) return false
-    const clock = new StepClock()
-    const firstStep = this.#step - epoch * this.#stepsPerEpoch
-    if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
-    const batches = this.loader.epoch({
-      seed: config.seed, epoch, batchSize: config.batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep
-    })
-    for await (const { indices, images } of batches) {
-      clock.gotBatch()
-      const { loss, finite } = await this.#trainOn(images, (view) =>
-        randomFor(config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
-      )
-      this.#step++
-      this.#count(loss, finite, indices)
-      clock.endStep(indices.length)
-      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, finite ? loss : NaN, clock)
-      // Lets timers, signals and the progress bar have their turn.
-      await nextTurn()
-      const atEnd = this.#step === (epoch + 1) * this.#stepsPerEpoch // whose checkpoint follows its figures
-      if (hooks.signal?.aborted) return atEnd
-      if (!atEnd && this.#isCheckpointDue()) await this.#saveCheckpoint(null)
-      clock.wantBatch()
-    }
-    return true
+  batches(epoch: number, firstStep: number): AsyncIterable<Batch> {
+    const { seed, batchSize } = this.config
+    return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep })
   }
 
-  /** Trains on a batch and frees it. */
-  async #trainOn(images: Tensor, random: (view: number) => Random): Promise<{ loss: number; finite: boolean }> {
-    let outcome: Tensor | null = null
-    try {
-      outcome = this.#trainingStep.run(images, this.#step, random)
-      const [loss, finite] = (await outcome.toTypedArrayAsync()) as Float32Array
-      return { loss: loss!, finite: finite === 1 }
-    } finally {
-      outcome?.dispose()
-      images.dispose()
-    }
+  trainOn({ indices, images }: Batch, step: number, epoch: number): Tensor {
+    const random = (view: number) =>
+      randomFor(this.config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
+    return this.step.run(images, step, random)
   }
 
-  #count(loss: number, finite: boolean, indices: readonly number[]): void {
-    if (finite) {
-      this.#losses.sum += loss
-      this.#losses.count++
-      this.#skipped.inRow = 0
-      return
-    }
-    this.#skipped.total++
-    this.#skipped.inRow++
-    if (this.#skipped.inRow < this.config.maxSkipped) return
-    const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
-    const { path } = this.#lastCheckpoint
-    throw new InputError(
-      `${what}: ${this.#skipped.inRow} steps without success in a row (maxSkipped), the last is step ${this.#step} ` +
-        `(lr ${this.#trainingStep.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
-        `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`
-    )
-  }
-
-  async #report(epoch: number, loss: number, clock: StepClock): Promise<void> {
-    const { imagesPerSecond, dataShare } = clock.lap()
-    const lr = this.#trainingStep.lr(this.#step - 1)
-    const skipped = this.#skipped.total
-    const weightDecay = this.#trainingStep.weightDecay(this.#step - 1)
-    await this.#journal.write('step', {
-      step: this.#step, epoch: this.#step / this.#stepsPerEpoch, loss: Number.isFinite(loss) ? loss : null, lr, weightDecay,
-      ...(skipped && { skipped }), imagesPerSecond, dataShare, tensors: memory().tensors
-    })
-    const { epochs } = this.config
-    const at = { step: this.#step, steps: this.#steps, epoch: epoch + 1, epochs }
-    this.hooks.onStep?.({ ...at, loss, lr, imagesPerSecond, dataShare, skipped })
-  }
-
-  /** With the mean weights, where there are some. */
-  #withBestWeights<T>(callback: () => Promise<T>): Promise<T> {
-    return this.#trainingStep.ema?.applied(callback) ?? callback()
-  }
-
-  async #endEpoch(epoch: number, seconds: number): Promise<void> {
-    const { config, model } = this
-    const loss = this.#loss
-    const done = epoch + 1
-    await this.#drawReconstructions(done)
-    const measured = config.knnEvery > 0 && done % config.knnEvery === 0
-    const measure = () => heldOutKnn(model.backbone, this.source, this.loader, config.seed)
-    const knn = measured ? await this.#withBestWeights(measure) : null
-    const epochLoss = Number.isFinite(loss) ? loss : null
-    await this.#journal.write('epoch', { step: this.#step, epoch: done, epochLoss, seconds, ...(knn !== null && { knn }) })
-    if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(knn)
-    this.hooks.onEpoch?.({ epoch: done, loss, seconds, knn })
-  }
-
-  /** @param otherwise - Whether there is a reason besides steps and time. */
-  #isCheckpointDue(otherwise = false): boolean {
-    const { checkpointSteps, checkpointMinutes } = this.config
-    // What cannot be trained with must not push out what can.
-    if (this.#skipped.inRow > 0) return false
-    if (otherwise) return true
-    if (checkpointSteps > 0 && this.#step % checkpointSteps === 0) return true
-    return checkpointMinutes > 0 && performance.now() - this.#lastCheckpoint.time >= 60_000 * checkpointMinutes
-  }
-
-  async #saveCheckpoint(knn: number | null): Promise<void> {
-    const [step, perEpoch] = [this.#step, this.#stepsPerEpoch]
-    const epochEnd = step > 0 && step % perEpoch === 0
-    const progress = { step, epoch: Math.floor(step / perEpoch), losses: this.#losses, skipped: this.#skipped, epochEnd, knn }
-    const path = await saveCheckpoint(this.folder, this.#trainingStep, progress, this.encoder)
-    this.#lastCheckpoint = { path, time: performance.now() }
-    await removeSuperfluous(this.folder, this.config)
+  async measure(epoch: number, journal: Journal): Promise<{ accuracy: number | null; figures: Readonly<Record<string, number>> }> {
+    const { knnEvery, seed } = this.config
+    await this.#drawReconstructions(epoch, journal)
+    if (knnEvery === 0 || epoch % knnEvery !== 0) return { accuracy: null, figures: {} }
+    const knn = await heldOutKnn(this.model.backbone, this.source, this.loader, seed)
+    return { accuracy: knn, figures: { knn } }
   }
 
   /** A PNG of the first images of the source, the same corruption after each epoch. */
-  async #drawReconstructions(epoch: number): Promise<void> {
+  async #drawReconstructions(epoch: number, journal: Journal): Promise<void> {
     for await (const { images: clean } of this.loader.all(Math.min(SAMPLES, this.source.length))) {
       const grid = this.#reconstruct(clean)
       try {
         const path = join(this.folder.reconstructions, `epoch-${String(epoch).padStart(4, '0')}.png`)
-        await this.#journal.picture(this.#step, 'reconstructions', await writeReconstructions(path, grid, this.loader.statistics))
+        const step = epoch * this.stepsPerEpoch
+        await journal.picture(step, 'reconstructions', await writeReconstructions(path, grid, this.loader.statistics))
       } finally {
         for (const tensor of Object.values(grid)) tensor.dispose()
       }
@@ -342,13 +174,13 @@ class PretrainRun {
 
   #reconstruct(clean: Tensor) {
     const { model } = this
-    const { maskBudget: budget, alien, align, fill, seed } = this.config
+    const { maskBudget: budget, alien, align, overhang, fill, seed } = this.config
     model.eval()
     try {
       return noGrad(() =>
         scope(() => {
           manualSeed(seed)
-          const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random: (view) => randomFor(seed, view, 'sample') })
+          const { corrupted, mask } = corrupt(clean, { budget, alien, align, overhang, fill, random: (view) => randomFor(seed, view, 'sample') })
           return { clean, corrupted, mask, reconstruction: model.reconstruct(corrupted) }
         })
       )
@@ -359,7 +191,7 @@ class PretrainRun {
 
   dispose(): void {
     this.model.dispose()
-    this.#trainingStep.dispose()
+    this.step.dispose()
     this.loader.dispose()
   }
 }

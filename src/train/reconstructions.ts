@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import sharp from 'sharp'
 
 import { denormalise, type Statistics } from '../data/index.js'
@@ -49,6 +51,9 @@ export async function writeReconstructions(path: string, images: Reconstructions
     })
   )
   const png = await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer()
-  await writing(`'${path}'`, () => writeFileAtomic(path, png))
+  await writing(`'${path}'`, async () => {
+    await mkdir(dirname(path), { recursive: true })
+    await writeFileAtomic(path, png)
+  })
   return { png, width, height }
 }

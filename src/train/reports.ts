@@ -27,14 +27,12 @@ export interface EpochReport {
   /** Mean loss of its steps. */
   readonly loss: number
   readonly seconds: number
-  /** kNN accuracy, where it was measured. */
-  readonly knn: number | null
+  /** On held-out images, where it was measured: by kNN in pretraining. */
+  readonly accuracy: number | null
 }
 
-/** What a run tells while it goes on. All optional. */
-export interface PretrainHooks {
-  /** Once, when all is checked and ready. */
-  readonly onStart?: (start: RunStart) => void
+/** What a training tells while it goes on. All optional. */
+export interface LoopHooks {
   /** At each logging step, and at the last one. */
   readonly onStep?: (report: StepReport) => void
   readonly onEpoch?: (epoch: EpochReport) => void
@@ -44,6 +42,12 @@ export interface PretrainHooks {
   readonly onNotice?: (message: string) => void
   /** Ends the run after the current step, with a checkpoint. */
   readonly signal?: AbortSignal
+}
+
+/** What a run tells while it goes on. All optional. */
+export interface PretrainHooks extends LoopHooks {
+  /** Once, when all is checked and ready. */
+  readonly onStart?: (start: RunStart) => void
 }
 
 /** What was settled before the first step. */

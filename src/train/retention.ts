@@ -5,8 +5,8 @@ export interface Kept {
   readonly epochEnd: number | null
   /** Mean loss of the epoch that it ends. */
   readonly loss: number | null
-  /** kNN accuracy, where it was measured. */
-  readonly knn: number | null
+  /** On held-out images, where it was measured. */
+  readonly accuracy: number | null
 }
 
 export interface RetentionRule {
@@ -14,15 +14,15 @@ export interface RetentionRule {
   readonly keepLast: number
   /** Those at the end of every so many epochs; 0 = none. */
   readonly keepEvery: number
-  /** The one with the highest kNN accuracy; where that is not measured, with the lowest loss. */
+  /** The one with the highest accuracy on held-out images; where that is not measured, with the lowest loss. */
   readonly keepBest: boolean
 }
 
 /** The best of some checkpoints, if one was written at the end of an epoch. Of equals the newest. */
 export function best<T extends Kept>(checkpoints: readonly T[]): T | null {
-  const measured = checkpoints.filter(({ knn }) => knn !== null)
+  const measured = checkpoints.filter(({ accuracy }) => accuracy !== null)
   const candidates = measured.length ? measured : checkpoints.filter(({ epochEnd, loss }) => epochEnd !== null && loss !== null)
-  const score = ({ knn, loss }: T) => (measured.length ? knn! : -loss!)
+  const score = ({ accuracy, loss }: T) => (measured.length ? accuracy! : -loss!)
   return candidates.reduce<T | null>((top, one) => (top === null || score(one) >= score(top) ? one : top), null)
 }
 

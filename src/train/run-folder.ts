@@ -40,7 +40,7 @@ export class RunFolder {
   /** Makes the folders and writes the settings. Nothing else that is there is touched. @throws InputError if it cannot be done. */
   async create(config: unknown): Promise<void> {
     try {
-      for (const folder of [this.checkpoints, this.reconstructions, this.exported]) await mkdir(folder, { recursive: true })
+      for (const folder of [this.checkpoints, this.exported]) await mkdir(folder, { recursive: true })
       await writeFileAtomic(this.config, `${JSON.stringify(config, null, 2)}\n`)
     } catch (error) {
       throw new InputError(`Cannot write the run folder '${this.path}': ${(error as Error).message}`, { cause: error })

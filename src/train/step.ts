@@ -1,20 +1,38 @@
-import { randomFor, type Random } from '../data/index.js'
-import { corrupt, type GroupMaskedModel } from '../gmml/index.js'
+import { randomFor } from '../data/index.js'
+import type { Module, Parameter } from '../nn/index.js'
 import { AdamW, clipGradNorm, cosineSchedule, ExponentialMovingAverage, GradScaler, type Schedule } from '../optim/index.js'
 import { manualSeed, noGrad, scope, stack, type Device, type Tensor } from '../torch/index.js'
-import type { PretrainConfig } from './config.js'
 import { inPrecision, type Precision } from './precision.js'
 
-const REFERENCE_BATCH = 256
-
-// Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
-function parameterGroups(model: GroupMaskedModel) {
-  const parameters = model.parameters()
-  const [decayed, plain] = [parameters.filter(({ ndim }) => ndim > 1), parameters.filter(({ ndim }) => ndim <= 1)]
-  return [{ parameters: decayed }, { parameters: plain, weightDecay: 0 }]
+/** Parameters that are trained alike. */
+export interface PlannedGroup {
+  readonly parameters: readonly Parameter[]
+  /** Factor of the learning rate. */
+  readonly lrScale: number
+  /** Whether there is weight decay. */
+  readonly decays: boolean
 }
 
-/** One optimisation step: corruption, forward, backward, clipping, AdamW; and what it needs between steps. */
+/** How weights are changed. */
+export interface StepSettings {
+  readonly seed: number
+  /** Steps of the whole training. */
+  readonly steps: number
+  readonly warmupSteps: number
+  /** Learning rate after the warm-up, and at the end. */
+  readonly lr: number
+  readonly minLr: number
+  /** Weight decay at the start and at the end. */
+  readonly weightDecay: number
+  readonly weightDecayEnd: number
+  /** Largest norm of the gradients, 0 = no clipping; of each by itself, or of all together. */
+  readonly clip: number
+  readonly clipPerTensor: boolean
+  /** Decay of a running mean of the weights; 0 = none. */
+  readonly ema: number
+}
+
+/** One optimisation step: forward and backward of a loss, clipping, AdamW; and what it needs between steps. */
 export class TrainingStep {
   readonly optimizer: AdamW
   readonly scaler: GradScaler | null
@@ -23,70 +41,52 @@ export class TrainingStep {
   readonly weightDecay: Schedule
 
   constructor(
-    readonly model: GroupMaskedModel, readonly config: PretrainConfig, stepsPerEpoch: number, readonly device: Device,
+    readonly model: Module, readonly groups: readonly PlannedGroup[], readonly settings: StepSettings, readonly device: Device,
     readonly precision: Precision
   ) {
-    const steps = stepsPerEpoch * config.epochs
-    const warmupSteps = Math.round(Math.min(config.warmupEpochs, config.epochs / 10) * stepsPerEpoch)
-    const base = (config.lr * config.batchSize) / REFERENCE_BATCH
-    this.lr = cosineSchedule({ base, final: Math.min(config.minLr, base), steps, warmupSteps })
-    this.weightDecay = cosineSchedule({ base: config.weightDecay, final: config.weightDecayEnd, steps })
-    this.optimizer = new AdamW(parameterGroups(model))
+    const { steps, warmupSteps, lr, minLr, weightDecay, weightDecayEnd, ema } = settings
+    this.lr = cosineSchedule({ base: lr, final: Math.min(minLr, lr), steps, warmupSteps })
+    this.weightDecay = cosineSchedule({ base: weightDecay, final: weightDecayEnd, steps })
+    this.optimizer = new AdamW(groups.map(({ parameters }) => ({ parameters })))
     this.scaler = precision === 'float16' ? new GradScaler(device) : null
-    this.ema = config.ema > 0 ? new ExponentialMovingAverage(model.parameters(), config.ema) : null
+    this.ema = ema > 0 ? new ExponentialMovingAverage(model.parameters(), ema) : null
   }
 
   /**
-   * Trains on views [2 B, C, H, W].
+   * Trains on a loss that is the sum of parts, each computed and differentiated by itself.
    *
    * @param step - Steps done before.
-   * @param random - Numbers for the corruption of a view.
+   * @param lossParts - Called once, with PyTorch's generator seeded for this step.
    * @returns The loss, and 1 if it and all gradients are finite; else nothing has changed. On the device: nothing here waits for it.
    */
-  run(clean: Tensor, step: number, random: (view: number) => Random): Tensor {
-    const { maskBudget: budget, alien, align, fill, seed } = this.config
+  protected train(step: number, lossParts: () => readonly (() => Tensor)[]): Tensor {
     return scope(() => {
       // Dropped paths and noise depend on seed and step alone, so a resumed run draws the same.
-      manualSeed(randomFor(seed, step, 'torch').integer(0, 2 ** 53))
-      const { corrupted, mask } = corrupt(clean, { budget, alien, align, fill, random })
-      const loss = this.#backward(corrupted, clean, mask)
-      const finite = this.#update(loss, step)
-      return stack([loss, finite])
+      manualSeed(randomFor(this.settings.seed, step, 'torch').integer(0, 2 ** 53))
+      const losses = lossParts().map((part) =>
+        scope(() => {
+          const loss = inPrecision(this.precision, this.device, part).to('float32')
+          ;(this.scaler?.scale(loss) ?? loss).backward()
+          return loss.detach()
+        })
+      )
+      const loss = losses.length === 1 ? losses[0]! : stack(losses).sum()
+      return stack([loss, this.#update(loss, step)])
     })
-  }
-
-  /** Adds the batch's gradients, part by part. Returns the loss of the whole, detached. */
-  #backward(corrupted: Tensor, clean: Tensor, mask: Tensor): Tensor {
-    const { model, scaler, device, precision } = this
-    const parts = Math.min(this.config.accumulate, clean.shape[0]!)
-    const lossOf = (views: readonly [Tensor, Tensor, Tensor], weight?: Tensor) =>
-      scope(() => {
-        const mean = inPrecision(precision, device, () => model.loss(...views)).to('float32')
-        const loss = weight ? mean.mul(weight) : mean
-        ;(scaler?.scale(loss) ?? loss).backward()
-        return loss.detach()
-      })
-    if (parts === 1) return lossOf([corrupted, clean, mask])
-    // The mean over the batch is the sum of the parts' means, each by its share of what is averaged over.
-    const averaged = (views: Tensor) => (model.maskedOnly ? views : views.onesLike()).sum({ dtype: 'float32' })
-    const whole = averaged(mask).clamp({ min: 1 })
-    const chunks = [corrupted, clean, mask].map((views) => views.chunk(parts)) as [Tensor[], Tensor[], Tensor[]]
-    const losses = chunks[0].map((_, i) => {
-      const part = [chunks[0][i]!, chunks[1][i]!, chunks[2][i]!] as const
-      return lossOf(part, averaged(part[2]).div(whole))
-    })
-    return stack(losses).sum()
   }
 
   /** Returns 1 if the weights were changed, 0 if the loss or a gradient was not finite. */
   #update(loss: Tensor, step: number): Tensor {
-    const [decayed, plain] = this.optimizer.groups as [AdamW['groups'][number], AdamW['groups'][number]]
-    decayed.lr = plain.lr = this.lr(step)
-    decayed.weightDecay = this.weightDecay(step)
+    const { clip, clipPerTensor } = this.settings
+    for (const [i, { lrScale, decays }] of this.groups.entries()) {
+      const group = this.optimizer.groups[i]!
+      group.lr = this.lr(step) * lrScale
+      group.weightDecay = decays ? this.weightDecay(step) : 0
+    }
     const parameters = this.model.parameters()
     this.scaler?.unscale(parameters)
     // Without clipping the norm is still what tells whether the gradients are finite.
-    const norm = clipGradNorm(parameters, this.config.clip || Infinity, { perTensor: true })
+    const norm = clipGradNorm(parameters, clip || Infinity, { perTensor: clipPerTensor })
     return noGrad(() => {
       const finite = norm.isfinite().logicalAnd(loss.isfinite()).to('float32')
       this.optimizer.step({ foundInf: finite.rsub(1) })

@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs'
-
 import { expected } from '../errors.js'
 import { saveOnnx, type OnnxModel, type OnnxNode, type OnnxValue } from '../io/index.js'
 import { LayerNorm, type Linear } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { version } from '../version.js'
 import type { Block } from './block.js'
 import { requireStatistics, type ImageStatistics } from './statistics.js'
 import type { VisionTransformer } from './vision-transformer.js'
@@ -21,8 +20,6 @@ const GELU_OPERATOR = 20
 
 /** Versions of ONNX's operators that {@link exportOnnx} writes. */
 export const onnxOpsets = [...irVersions.keys()] as readonly number[]
-
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
 /** Adds nodes named after the modules that they compute; a node's result has the node's name. */
 class Graph {

@@ -42,6 +42,31 @@ describe('extractFeatures', () => {
     }
   })
 
+  it.each([1, 2, 3])('gives the features after block %i, through the final norm', async (block) => {
+    const model = torch.scope(() => new VisionTransformer({ ...tinyEncoder().options, depth: 3 }))
+    torch.noGrad(() => model.parameters().forEach((parameter) => parameter.add_(torch.randn(parameter.shape).mul(0.2))))
+    const loader = await loaderOf(await stripes(7))
+    const { cls, mean } = await extractFeatures(model, loader, { block })
+    for await (const { images } of loader.all(7)) {
+      // Block by block.
+      const tokens = torch.noGrad(() => [...model.blocks].slice(0, block).reduce((x, part) => part.call(x), model.embed(images)))
+      const normed = torch.noGrad(() => model.norm.call(tokens))
+      expect(cls!.sub(normed.select(1, 0)).abs().max().item()).toBeLessThan(1e-5)
+      expect(mean.sub(normed.narrow(1, 1, 4).mean(1)).abs().max().item()).toBeLessThan(1e-5)
+    }
+    const last = await extractFeatures(model, loader)
+    expect(torch.equal(last.mean, mean)).toBe(block === 3)
+  })
+
+  it('refuses a block that the encoder does not have', async () => {
+    const loader = await loaderOf(await stripes(3))
+    const model = tinyEncoder().train()
+    for (const block of [0, 3, 1.5, NaN]) {
+      await expect(extractFeatures(model, loader, { block })).rejects.toThrow(`a block from 1 to 2 for block, received ${block}`)
+    }
+    expect(model.training).toBe(true)
+  })
+
   it('runs in evaluation mode, and leaves the mode as it was', async () => {
     const model = tinyEncoder(1, 0.9)
     const loader = await loaderOf(await stripes(20))

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 
-import { accuracy, knnPredict } from '../../src/evaluate/index.js'
+import { accuracy, knnPredict, knnScores } from '../../src/evaluate/index.js'
 import * as torch from '../../src/torch/index.js'
 
 torch.setNumThreads(1)
@@ -11,8 +11,11 @@ interface Options {
   readonly centre?: boolean
 }
 
-/** The same, row by row in plain JavaScript. */
-function reference(features: number[][], labels: readonly number[], queries: number[][], classes: number, options: Options): number[] {
+/**
+ * DINO's votes row by row in plain JavaScript: each of the k nearest gives its class exp(similarity / temperature). Source:
+ * `knn_classifier` of its `eval_knn.py`.
+ */
+function votesOf(features: number[][], labels: readonly number[], queries: number[][], classes: number, options: Options): number[][] {
   const { k, temperature, centre = false } = options
   const mean = features[0]!.map((_, i) => (centre ? features.reduce((sum, row) => sum + row[i]!, 0) / features.length : 0))
   const unit = (row: number[]) => {
@@ -27,9 +30,11 @@ function reference(features: number[][], labels: readonly number[], queries: num
     similar.sort((a, b) => b.similarity - a.similarity)
     const votes = Array<number>(classes).fill(0)
     for (const { similarity, label } of similar.slice(0, k)) votes[label]! += Math.exp(similarity / temperature)
-    return votes.indexOf(Math.max(...votes))
+    return votes
   })
 }
+
+const reference = (...inputs: Parameters<typeof votesOf>) => votesOf(...inputs).map((votes) => votes.indexOf(Math.max(...votes)))
 
 function random(rows: number, classes: number, shift = 0) {
   torch.manualSeed(rows + classes)
@@ -105,6 +110,69 @@ describe('knnPredict', () => {
     ]
     for (const [attempt, message] of refused) expect(attempt).toThrow(message)
     expect(knnPredict(known, torch.zeros([0, 3]), 2)).toHaveLength(0)
+  })
+})
+
+describe('knnScores', () => {
+  it.each(cases)('are DINO\'s votes, by a factor for each row: %s', (_, rows, classes, shift, options) => {
+    const { features, labels, queries, rows: bank, queryRows } = random(rows, classes, shift)
+    const scores = knnScores({ features, labels }, queries, classes, options)
+    expect([scores.shape, scores.dtype]).toEqual([[1500, classes], 'float32'])
+    const share = (votes: readonly number[]) => votes.map((vote) => vote / votes.reduce((sum, other) => sum + other))
+    const wanted = votesOf(bank, labels, queryRows, classes, options).map(share)
+    const got = (scores.toArray() as number[][]).map(share)
+    // A neighbour at the edge of the k nearest may be another one in float32, and a vote is as exact as a similarity by the temperature.
+    const far = got.filter((votes, i) => votes.some((vote, j) => Math.abs(vote - wanted[i]![j]!) > 1e-5 / options.temperature + 1e-6))
+    expect(far.length).toBeLessThanOrEqual(shift && !options.centre ? 8 : 2)
+  })
+
+  it('their order is the votes\' order to the last class, and their highest is the prediction', () => {
+    const { features, labels, queries, rows: bank, queryRows } = random(300, 12)
+    const options = { k: 30, temperature: 0.07 }
+    const scores = knnScores({ features, labels }, queries, 12, options)
+    const order = scores.sort({ stable: true, dim: 1, descending: true })[1].toArray() as number[][]
+    const ranked = (votes: number[]) => votes.map((_, i) => i).sort((a, b) => votes[b]! - votes[a]! || a - b)
+    const wanted = votesOf(bank, labels, queryRows, 12, options).map(ranked)
+    expect(order.filter((row, i) => String(row) !== String(wanted[i])).length).toBeLessThanOrEqual(8)
+    expect([...knnPredict({ features, labels }, queries, 12, options)]).toEqual(order.map(([first]) => first))
+  })
+
+  it('classes without a vote have 0 and rank last by number, also where the votes are tiny', () => {
+    const features = torch.tensor([[1, 0], [0.8, 0.6], [-1, 0], [0, 1]])
+    const known = { features, labels: [4, 2, 5, 0] }
+    const queries = torch.tensor([[1, 0], [-1, 0.01]])
+    for (const temperature of [0.07, 1e-4, 50]) {
+      const scores = knnScores(known, queries, 7, { k: 3, temperature })
+      const [first] = scores.toArray() as [number[]]
+      expect(first.map((score) => score > 0)).toEqual([true, false, true, false, true, false, false])
+      const order = scores.sort({ stable: true, dim: 1, descending: true })[1].select(0, 0).toArray() as number[]
+      expect(order.slice(3)).toEqual([1, 3, 5, 6])
+      if (temperature === 0.07) expect(order.slice(0, 3)).toEqual([4, 2, 0])
+    }
+    // Equal votes are for the lower number.
+    const twins = { features: torch.tensor([[1, 0], [1, 0]]), labels: [3, 1] }
+    expect([...knnPredict(twins, torch.tensor([[2, 0]]), 4)]).toEqual([1])
+  })
+
+  it('the nearest neighbour gives 1', () => {
+    const known = { features: torch.tensor([[1, 0], [0, 1]]), labels: [0, 1] }
+    const [[nearest, other]] = knnScores(known, torch.tensor([[3, 0]]), 2, { temperature: 0.5 }).toArray() as [[number, number]]
+    expect(nearest).toBe(1)
+    expect(other).toBeCloseTo(Math.exp(-2), 6)
+  })
+
+  it('leaves one tensor, has a row for no query, and refuses other similarities', () => {
+    const { features, labels, queries } = random(300, 5)
+    const { tensors } = torch.memory()
+    const scores = knnScores({ features: features.requiresGrad_(), labels }, queries, 5)
+    expect(scores.requiresGrad).toBe(false)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors + 1)
+    scores.dispose()
+    expect(knnScores({ features, labels }, torch.zeros([0, 6]), 5).shape).toEqual([0, 5])
+    const other = { similarity: 'dot' as never }
+    expect(() => knnScores({ features, labels }, queries, 5, other)).toThrow(/'cosine' for similarity, received 'dot'/)
+    expect(() => knnScores({ features, labels }, queries, 5, { k: 0 })).toThrow(/at least 1 for k, received 0/)
+    expect(() => knnScores({ features, labels }, queries, 3)).toThrow(/classes from 0 to 2 for labels, received 4/)
   })
 })
 

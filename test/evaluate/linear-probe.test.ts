@@ -2,10 +2,9 @@ import { join } from 'node:path'
 
 import { beforeAll, describe, expect, it } from 'vitest'
 
-import { permutation, randomFor } from '../../src/data/index.js'
+import { holdOut, permutation, randomFor } from '../../src/data/index.js'
 import { accuracy, trainLinearProbe, type LinearProbe, type LinearProbeOptions, type ProbeProgress } from '../../src/evaluate/index.js'
-import { scoreOf } from '../../src/evaluate/classifier.js'
-import { holdOut } from '../../src/evaluate/held-out.js'
+import { fitOf } from '../../src/evaluate/classifier.js'
 import { fitBySgd } from '../../src/evaluate/probe-sgd.js'
 import { InputError } from '../../src/errors.js'
 import { loadSafetensors } from '../../src/io/index.js'
@@ -130,9 +129,9 @@ describe.each(both)('%s: the choice', (method, options) => {
   it('is made on rows that were not learned from, and the rest on all of them', () => {
     const data = blobs(200, 20, 4)
     const probe = trainLinearProbe(data, 4, { ...options, seed: 3, validation: 0.25 })
-    const { fit, heldOut } = holdOut(data.labels, 4, 0.25, 3)
-    const pick = (rows: readonly number[]) =>
-      ({ features: data.features.indexSelect(0, torch.tensor([...rows], { dtype: 'int64' })), labels: rows.map((row) => data.labels[row]!) })
+    const { kept: fit, heldOut } = holdOut(data.labels, 0.25, 3)
+    const pick = (rows: Int32Array) =>
+      ({ features: data.features.indexSelect(0, torch.tensor([...rows], { dtype: 'int64' })), labels: Array.from(rows, (row) => data.labels[row]!) })
     const [fitted, held] = [pick(fit), pick(heldOut)]
     const accuracies = probe.sweep.map(({ weightDecay, learningRate, accuracy: wanted, loss }) => {
       const fixed = { ...options, weightDecays: [weightDecay], ...(learningRate !== undefined && { learningRates: [learningRate] }), seed: 3 }
@@ -234,40 +233,9 @@ it('scores are the same where the rows are too many to be scored at once', () =>
   const logits = [0, 1].map((s) => features.matmul(classifiers.weight.at(s).t()).add(classifiers.bias.at(s)))
   // The first classifier is right in all rows, the second by chance at most.
   const labels = logits[0]!.argmax({ dim: 1 })
-  const scores = scoreOf(classifiers, { features, labels })
+  const scores = fitOf(classifiers, { features, labels })
   expect(scores.map((score) => score.accuracy)).toEqual([1, accuracy(classesOf(logits[1]!), Array.from(labels.toTypedArray(), Number))])
   for (const [s, { loss }] of scores.entries()) expect(loss).toBeCloseTo(torch.crossEntropyLoss(logits[s]!, labels).item(), 3)
-})
-
-describe('holdOut', () => {
-  it.each([[[40, 40, 20], 0.1], [[3, 3, 3, 3, 3, 3, 3], 0.1], [[1, 1, 100, 2], 0.3], [[5, 0, 9], 0.9], [[1, 1, 1], 0.5], [[10, 2], 0.99]] as const)(
-    'of classes of %j rows, %d', (sizes, part) => {
-      const labels = sizes.flatMap((size, label) => Array<number>(size).fill(label))
-      for (let seed = 0; seed < 20; seed++) {
-        const { fit, heldOut } = holdOut(labels, sizes.length, part, seed)
-        expect([...fit, ...heldOut].sort((a, b) => a - b)).toEqual(labels.map((_, row) => row))
-        let due = 0
-        for (const [label, size] of sizes.entries()) {
-          const count = heldOut.filter((row) => labels[row] === label).length
-          const wanted = Math.min(part * size, Math.max(0, size - 1))
-          expect(Math.abs(count - wanted)).toBeLessThan(1)
-          expect(count).toBeLessThan(Math.max(size, 1))
-          due += wanted
-        }
-        expect(heldOut).toHaveLength(Math.round(due))
-      }
-    })
-
-  it('is random, by the seed', () => {
-    const labels = Array.from({ length: 300 }, (_, i) => i % 3)
-    const rows = (seed: number) => holdOut(labels, 3, 0.2, seed).heldOut
-    expect(rows(1)).toEqual(rows(1))
-    expect(rows(1)).not.toEqual(rows(2))
-    expect(new Set([1, 2, 3, 4, 5, 6].flatMap(rows)).size).toBeGreaterThan(180)
-    // Classes with too few rows take turns.
-    const few = (seed: number) => holdOut(Array.from({ length: 30 }, (_, i) => i % 10), 10, 0.1, seed).heldOut.map((row) => row % 10)
-    expect(new Set(Array.from({ length: 30 }, (_, seed) => few(seed)).flat()).size).toBe(10)
-  })
 })
 
 describe('trainLinearProbe refuses', () => {

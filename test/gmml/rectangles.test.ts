@@ -78,6 +78,34 @@ describe(`statistics of ${DRAWS} masks`, () => {
   })
 })
 
+describe('rectangles that may hang over the edges', () => {
+  it.each([
+    [28, 28, 1],
+    [28, 28, 4],
+    [30, 28, 4],
+    [224, 224, 16]
+  ])('cover %d x %d at alignment %d everywhere alike', (height, width, align) => {
+    const draws = 2000
+    const counts = new Float64Array(height * width)
+    let total = 0
+    for (let i = 0; i < draws; i++) {
+      const { covered, rectangles } = drawGroupMask(randomFor(81, i), height, width, 0.75, align, true)
+      for (let place = 0; place < covered.length; place++) counts[place]! += covered[place]! / draws
+      total += mean([...covered]) / draws
+      for (const { top, left, height: rows, width: columns } of rectangles) {
+        expect(top >= 0 && left >= 0 && rows >= 1 && columns >= 1 && top + rows <= height && left + columns <= width).toBe(true)
+        expect([top % align, left % align]).toEqual([0, 0])
+      }
+    }
+    // Five standard deviations of a frequency.
+    const tolerance = 5 * Math.sqrt((total * (1 - total)) / draws)
+    expect(Math.min(...counts)).toBeGreaterThan(total - tolerance)
+    expect(Math.max(...counts)).toBeLessThan(total + tolerance)
+    expect(total).toBeGreaterThan(0.6)
+    expect(total).toBeLessThan(0.72)
+  }, 60_000)
+})
+
 describe('rectangles', () => {
   it('cover what the mask says, within the image', () => {
     for (let i = 0; i < 50; i++) {

@@ -37,7 +37,7 @@ function dispose({ model, optimizer, scaler, ema }: State): void {
 }
 
 const at = (step: number): Progress =>
-  ({ step, epoch: 0, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, knn: null })
+  ({ step, epoch: 0, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, accuracy: null })
 
 const images = torch.keep(torch.randn([2, 1, 8, 12]))
 const mask = torch.keep(torch.ones([2, 1, 8, 12], { dtype: 'bool' }))
@@ -77,7 +77,7 @@ describe('a checkpoint', () => {
     train(before)
     train(before, true) // the scale halves, nothing else changes
     train(before)
-    const progress: Progress = { ...at(3), epoch: 1, losses: { sum: 0.1 + 0.2, count: 2 }, skipped: { total: 7, inRow: 1 }, epochEnd: true, knn: 0.5 }
+    const progress: Progress = { ...at(3), epoch: 1, losses: { sum: 0.1 + 0.2, count: 2 }, skipped: { total: 7, inRow: 1 }, epochEnd: true, accuracy: 0.5 }
     const path = await saveCheckpoint(run, before, progress, encoder)
     expect(path).toBe(run.checkpoint(3))
 

@@ -11,7 +11,8 @@ describe('the settings', () => {
     expect(parseConfig(given)).toEqual({
       ...given, model: 'vit_small', registerTokens: 0, classToken: true, epochs: 100, batchSize: 64, lr: 5e-4, minLr: 1e-6, weightDecay: 0.04,
       weightDecayEnd: 0.4,
-      warmupEpochs: 10, accumulate: 1, gradCheckpointing: false, ema: 0, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1, fill: 'noise',
+      warmupEpochs: 10, accumulate: 1, gradCheckpointing: false, ema: 0, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1,
+      overhang: false, fill: 'noise',
       cropScale: [0.05, 1],
       allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false

@@ -30,7 +30,7 @@ async function finished(done = true, tokens: Partial<EncoderDescription> = {}): 
   const state = { model, optimizer: new AdamW(model.parameters()), scaler: null, ema: null }
   for (const step of [3, 5]) {
     torch.noGrad(() => void model.backbone.cls_token?.fill_(step))
-    const progress = { step, epoch: 1, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, knn: null }
+    const progress = { step, epoch: 1, losses: { sum: 0, count: 0 }, skipped: { total: 0, inRow: 0 }, epochEnd: false, accuracy: null }
     await saveCheckpoint(run, state, progress, described)
   }
   if (done) await exportEncoder(run, model.backbone, described)

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
 import { choosePrecision, inPrecision } from '../../src/train/precision.js'
+import { reconstructionTrial } from '../../src/train/pretrain-step.js'
 import { tinyModel } from '../evaluate/support.js'
 
 torch.setNumThreads(1)
@@ -11,7 +12,7 @@ describe('choosePrecision', () => {
     const model = tinyModel()
     const before = torch.scope(() => Object.values(model.stateDict()).map((tensor) => torch.keep(tensor.clone())))
     const { tensors } = torch.memory()
-    const { precision, speedup } = choosePrecision(model, 'cpu')
+    const { precision, speedup } = choosePrecision(model, 'cpu', () => reconstructionTrial(model, 'cpu'))
     expect(['float32', 'bfloat16']).toContain(precision)
     expect(precision === 'bfloat16').toBe(speedup! > 1 / 0.9)
     expect(model.parameters().every(({ grad }) => grad === null)).toBe(true)
@@ -21,7 +22,8 @@ describe('choosePrecision', () => {
   })
 
   it('does not measure on a GPU', () => {
-    expect(choosePrecision(tinyModel(), 'cuda:1')).toEqual({ precision: 'bfloat16', speedup: null })
+    const never = () => { throw new Error('measured') }
+    expect(choosePrecision(tinyModel(), 'cuda:1', never)).toEqual({ precision: 'bfloat16', speedup: null })
   })
 })
 

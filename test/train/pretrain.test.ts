@@ -62,7 +62,7 @@ describe('pretrain', () => {
       expect(end['epochLoss']).toBeCloseTo((losses[0]! + losses[1]! + losses[2]!) / 3, 12)
     }
     expect(ends.map((end) => 'knn' in end)).toEqual([false, true, false])
-    expect(epochs.map(({ epoch, knn }) => [epoch, knn])).toEqual([[1, null], [2, ends[1]!['knn']], [3, null]])
+    expect(epochs.map(({ epoch, accuracy }) => [epoch, accuracy])).toEqual([[1, null], [2, ends[1]!['knn']], [3, null]])
 
     expect(await readdir(run.checkpoints)).toEqual(['step-00000006.safetensors', 'step-00000009.safetensors'])
     expect(await readdir(run.reconstructions)).toEqual(['epoch-0001.png', 'epoch-0002.png', 'epoch-0003.png'])

@@ -5,7 +5,7 @@ import { GroupMaskedModel } from '../../src/gmml/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { Tensor } from '../../src/torch/index.js'
 import { parseConfig, type PretrainConfigInput } from '../../src/train/index.js'
-import { TrainingStep } from '../../src/train/step.js'
+import { PretrainStep } from '../../src/train/pretrain-step.js'
 import { VisionTransformer } from '../../src/vision/index.js'
 
 torch.setNumThreads(1)
@@ -26,7 +26,7 @@ function stepOf(options: Partial<PretrainConfigInput>, precision: 'float32' | 'b
   const config = parseConfig({ images: 'images', out: 'out', dropPath: 0, clip: 0, ...options })
   const model = new GroupMaskedModel(new VisionTransformer(size), { maskedOnly: !config.allPixels })
   model.loadStateDict(initial)
-  const step = new TrainingStep(model, config, 10, 'cpu', precision)
+  const step = new PretrainStep(model, config, 10, 'cpu', precision)
   const gradients: Record<string, Tensor> = {}
   const apply = step.optimizer.step.bind(step.optimizer)
   vi.spyOn(step.optimizer, 'step').mockImplementation((given) => {

@@ -1,8 +1,9 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
 
-import { measureKnn } from '../../src/evaluate/index.js'
+import { measureKnn, measureProbe, readResults, type KnnRequest } from '../../src/evaluate/index.js'
 import * as torch from '../../src/torch/index.js'
 import { exportEncoder } from '../../src/train/checkpoint.js'
 import { RunFolder } from '../../src/train/index.js'
@@ -26,16 +27,22 @@ async function colours(classes: readonly ('red' | 'green' | 'blue')[], count = 4
   return folderWith(files)
 }
 
+/** Accuracies by features. */
+async function knn(request: KnnRequest): Promise<Record<string, number>> {
+  const { scores } = await measureKnn(request)
+  return Object.fromEntries(Object.entries(scores).map(([name, { accuracy }]) => [name, accuracy]))
+}
+
 describe('measureKnn', () => {
   it('measures pixels, an untrained encoder and a file of weights, and frees what it made', async () => {
     const [train, test] = [await stripes(60), await stripes(30, { seed: 1 })]
     const { tensors } = torch.memory()
-    expect(await measureKnn({ subject: 'pixels', train, test, k: 5 })).toEqual({ pixels: 1 })
-    const random = await measureKnn({ subject: 'random', train, test, k: 5, ...micro })
+    expect(await knn({ subject: 'pixels', train, test, k: 5 })).toEqual({ pixels: 1 })
+    const random = await knn({ subject: 'random', train, test, k: 5, ...micro })
     expect(Object.keys(random)).toEqual(['cls', 'mean'])
     expect(random['mean']).toBeGreaterThan(0.4) // chance is a third
     torch.manualSeed(5)
-    expect(await measureKnn({ subject: 'random', train, test, k: 5, ...micro })).toEqual(random)
+    expect(await knn({ subject: 'random', train, test, k: 5, ...micro })).toEqual(random)
 
     // The same weights from a file.
     torch.manualSeed(0)
@@ -46,20 +53,20 @@ describe('measureKnn', () => {
       model: 'vit_micro', imageSize: [8, 8], patchSize: 4, channels: 1, mean: [0.4], std: [0.2]
     })
     backbone.dispose()
-    const byFile = await measureKnn({ subject: path, train, test, k: 5 })
+    const byFile = await knn({ subject: path, train, test, k: 5 })
     expect(byFile['mean']).toBeGreaterThan(0.4)
-    expect(await measureKnn({ subject: run.path, train, test, k: 5 })).toEqual(byFile)
+    expect(await knn({ subject: run.path, train, test, k: 5 })).toEqual(byFile)
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
   })
 
   it('numbers the classes of the test images as the training images have them', async () => {
     const train = await colours(['red', 'green', 'blue'])
-    expect(await measureKnn({ subject: 'pixels', train, test: await colours(['blue', 'green'], 2), k: 3 })).toEqual({ pixels: 1 })
+    expect(await knn({ subject: 'pixels', train, test: await colours(['blue', 'green'], 2), k: 3 })).toEqual({ pixels: 1 })
   })
 
   it('takes the two splits of one folder, however it is written', async () => {
     const folder = await folderWith({ ...stripeFiles(40, 0, 'train-'), ...stripeFiles(20, 1, 't10k-', 2) })
-    expect(await measureKnn({ subject: 'pixels', train: folder, test: `${folder}/.`, k: 5 })).toEqual({ pixels: 1 })
+    expect(await knn({ subject: 'pixels', train: folder, test: `${folder}/.`, k: 5 })).toEqual({ pixels: 1 })
   })
 
   it('refuses what would not be a measurement', async () => {
@@ -109,5 +116,50 @@ describe('measureKnn', () => {
     const attempt = measureKnn({ subject: path, train: photos, test: await colours(['red'], 2) })
     await expect(attempt).rejects.toThrow(/has images of 3 channels, the encoder takes 1/)
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+})
+
+describe('what is measured', () => {
+  it('can be the tokens of a block, CLS or mean alone, and what is held out of the training images', async () => {
+    const train = await stripes(60)
+    const all = await measureKnn({ subject: 'random', train, k: 5, ...micro })
+    expect(all.measuredOn).toEqual({ path: train, split: 'validation', images: 6 })
+    expect(all.train).toEqual({ path: train, images: 54 })
+    const { scores } = await measureKnn({ subject: 'random', train, k: 5, ...micro, features: 'cls', block: 1 })
+    expect(Object.keys(scores)).toEqual(['cls'])
+    expect(Object.keys((await measureKnn({ subject: 'random', train, k: 5, ...micro, features: 'mean' })).scores)).toEqual(['mean'])
+    await expect(measureKnn({ subject: 'random', train, ...micro, block: 5 })).rejects.toThrow(/a block from 1 to 4 for block, received 5/)
+    await expect(measureKnn({ subject: 'pixels', train, block: 1 })).rejects.toThrow(/none for features and block of pixels/)
+    const alone = await stripes(3)
+    await expect(measureKnn({ subject: 'pixels', train: alone })).rejects.toThrow(/more images to hold out 10 % of each class/)
+  })
+
+  it('is written down, with a picture of the confusions', async () => {
+    const [train, test, folder] = [await stripes(60), await stripes(30, { seed: 1 }), await folderWith()]
+    const { tensors } = torch.memory()
+    const results = await measureKnn({ subject: 'random', train, test, k: 5, ...micro, out: folder })
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(await readResults(folder)).toEqual(JSON.parse(JSON.stringify(results)))
+    expect((await readdir(folder)).sort()).toEqual(['confusion-cls.png', 'confusion-mean.png', 'results.json'])
+    const { format, width } = await sharp(join(folder, 'confusion-cls.png')).metadata()
+    expect([format, width > 300]).toEqual(['png', true])
+    expect(results).toMatchObject({ command: 'knn', subject: 'random', settings: { k: 5, temperature: 0.07 }, measuredOn: { split: 'test', images: 30 } })
+    const sums = results.scores['mean']!.confusion.map((row) => row.reduce((sum, count) => sum + count, 0))
+    expect(sums).toEqual([10, 10, 10])
+  })
+})
+
+describe('measureProbe', () => {
+  it('learns on the features, and says by what its settings were chosen', async () => {
+    const [train, test] = [await stripes(90), await stripes(30, { seed: 1 })]
+    const { tensors } = torch.memory()
+    const results = await measureProbe({ subject: 'random', train, test, ...micro })
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(results.scores['mean']!.accuracy).toBe(1)
+    expect(results.settings['chosen']).toMatchObject({ mean: { weightDecay: expect.any(Number) as number, heldOut: { images: 9 } } })
+    const pixels = await measureProbe({ subject: 'pixels', train, test, method: 'sgd', learningRates: [0.1], weightDecays: [0, 0.01], epochs: 5 })
+    expect(pixels.scores['pixels']!.accuracy).toBe(1)
+    expect(pixels.settings).toMatchObject({ method: 'sgd', epochs: 5, chosen: { pixels: { learningRate: 0.1 } } })
+    await expect(measureProbe({ subject: 'pixels', train, test, epochs: 5 })).rejects.toThrow(/nothing beside method 'lbfgs' for epochs/)
   })
 })

@@ -1,0 +1,60 @@
+import { existsSync, statSync } from 'node:fs'
+import { basename, extname, join } from 'node:path'
+import { Command, Option } from 'commander'
+
+import { SettingsError } from '../errors.js'
+import { describeScore, type Results } from '../evaluate/index.js'
+import { setNumThreads, type Device } from '../torch/index.js'
+import { isComputing } from '../train/settings.js'
+import { visionTransformers } from '../vision/index.js'
+import { integerFlag } from './flags.js'
+
+/** A command that measures an encoder. */
+export interface EvaluationCommand<Request> {
+  readonly name: string
+  readonly description: string
+  /** Adds the flags that it has beside the common ones. */
+  readonly flags: (command: Command) => Command
+  readonly measure: (request: Request) => Promise<Results>
+}
+
+function deviceFlag(text: string): Device | 'auto' {
+  if (text === 'auto' || isComputing(text)) return text
+  throw new SettingsError(`Expected auto, cpu or cuda[:N] for --device, received '${text}'`)
+}
+
+/** Where results go unless told: into the run, for a file beside it, else into the present folder. */
+function resultsFolder(subject: string, name: string): string {
+  if (!existsSync(subject)) return `${name}-${subject}`
+  return statSync(subject).isDirectory() ? join(subject, name) : `${subject.slice(0, -extname(subject).length)}-${name}`
+}
+
+/** Makes it a command of commander. */
+export function evaluationCommand<Request>({ name, description, flags, measure }: EvaluationCommand<Request>): Command {
+  const command = new Command(name)
+    .description(description)
+    .argument('<what>', `a run's folder, a file of weights, 'random' (an untrained encoder) or 'pixels' (no encoder)`)
+    .requiredOption('--train <images>', 'folder of the images with known classes')
+    .option('--test <images>', 'folder of the images to classify; of IDX files it may be the same folder (default: a tenth held out of --train)')
+    .option('--out <folder>', 'for results.json and confusion matrices (default: in the run)')
+    .addOption(new Option('--features <name>', 'the CLS token, the mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))
+    .option('--block <number>', 'block whose tokens are taken, counted from 1 (default: the last)', integerFlag('--block', 1))
+    .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
+    .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
+    .option('--workers <number>', 'image files decoded at a time', integerFlag('--workers', 1))
+    .option('--limit <number>', 'use only so many images of each folder', integerFlag('--limit', 1))
+    .addOption(new Option('--model <name>', 'of a random encoder').choices(Object.keys(visionTransformers)).default('vit_small'))
+    .option('--image-size <number>', 'of a random encoder', integerFlag('--image-size', 1))
+    .option('--patch-size <number>', 'of a random encoder', integerFlag('--patch-size', 1))
+    .option('--seed <number>', 'of a random encoder, and of what is held out', integerFlag('--seed', 0), 0)
+  return flags(command)
+    .option('--json', 'print results.json')
+    .action(async (subject: string) => {
+      const { threads, json, out = resultsFolder(subject, name), ...options } = command.opts<{ threads?: number; json?: boolean; out?: string }>()
+      if (threads) setNumThreads(threads)
+      const results = await measure({ ...options, subject, out } as Request)
+      if (json) console.log(JSON.stringify(results))
+      else for (const [kind, score] of Object.entries(results.scores)) console.log(`${kind.padEnd(7)} ${describeScore(score)}`)
+      console.error(`${results.measuredOn.split} images; results.json and confusion matrices in ${basename(out) === out ? `./${out}` : out}`)
+    })
+}

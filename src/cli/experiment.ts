@@ -1,0 +1,46 @@
+import { Command } from 'commander'
+import { stringify } from 'yaml'
+
+import { experiment, experimentSchema, parseExperimentConfig, sections, type ExperimentConfigInput } from '../experiment/index.js'
+import { addFlags, givenFlags } from './flags.js'
+import { duration, ProgressDisplay } from './progress.js'
+import { abortOnSignal, INTERRUPTED, readConfigFile } from './training.js'
+
+export function experimentCommand(): Command {
+  const command = new Command('experiment').description(
+    'Show what pretraining on images is worth: pretrain, then finetune from it and from scratch with few and with many labels'
+  )
+  command.argument('[images]', experimentSchema.shape.images.description)
+  addFlags(command, experimentSchema, ['images', ...sections])
+  command.option('--config <file>', `settings from a JSON or YAML file, also the sections ${sections.join(', ')}; flags go before it`)
+  command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')
+  const examples = ['gmml experiment fashion-mnist/ --out runs/experiment --model vit_micro', 'The same command again goes on where it stopped.']
+  command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
+  return command.action(async (images: string | undefined) => {
+    const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
+    const fromFile = file === undefined ? {} : await readConfigFile(file)
+    const settings = { ...fromFile, ...flags, ...(images !== undefined && { images }) } as ExperimentConfigInput
+    if (printConfig) {
+      process.stdout.write(stringify(parseExperimentConfig(settings)))
+      return
+    }
+    const display = new ProgressDisplay()
+    const start = performance.now()
+    const onPart = ({ name, number, of, done }: { name: string; number: number; of: number; done: boolean }) => {
+      display.stop()
+      display.print(`[${number}/${of}] ${name}${done ? ': done before' : ''}`)
+    }
+    try {
+      const { status, report } = await experiment(settings, { ...display, onPart, signal: abortOnSignal(display) })
+      display.stop()
+      if (status === 'interrupted') {
+        display.print('Stopped. The same command goes on where it stopped.')
+        process.exitCode = INTERRUPTED
+        return
+      }
+      display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${report}`)
+    } finally {
+      display.stop()
+    }
+  })
+}

@@ -1,0 +1,94 @@
+import { readFile } from 'node:fs/promises'
+import { Command } from 'commander'
+import { parse, stringify } from 'yaml'
+import type { z } from 'zod'
+
+import { SettingsError } from '../errors.js'
+import type { PretrainHooks } from '../train/index.js'
+import { addFlags, givenFlags } from './flags.js'
+import { duration, ProgressDisplay } from './progress.js'
+
+/** Exit code of a run that a signal ended, as shells have it. */
+export const INTERRUPTED = 130
+
+/** Settings of a JSON or YAML file. @throws SettingsError if it cannot be read or holds no settings. */
+export async function readConfigFile(path: string): Promise<Record<string, unknown>> {
+  let parsed: unknown
+  try {
+    parsed = parse(await readFile(path, 'utf8'))
+  } catch (error) {
+    throw new SettingsError(`Cannot read the config file '${path}': ${(error as Error).message.split('\n')[0]}`)
+  }
+  if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+  throw new SettingsError(`The config file '${path}' holds no settings: expected names with values`)
+}
+
+// npm and npx hand on the Ctrl-C that the terminal sends to all: one key press arrives twice.
+const SAME_PRESS = 500
+
+/** Ends a run after its current step at the first SIGINT or SIGTERM, and the process at a later one. */
+export function abortOnSignal(display: ProgressDisplay): AbortSignal {
+  const controller = new AbortController()
+  let first = 0
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) {
+        if (performance.now() - first > SAME_PRESS) process.exit(INTERRUPTED)
+        return
+      }
+      first = performance.now()
+      controller.abort()
+      display.print('Stopping after this step and saving a checkpoint. Once more: stop at once, without saving.')
+    })
+  }
+  return controller.signal
+}
+
+/** A command that trains, with a flag for each setting. */
+export interface TrainingCommand<Settings> {
+  readonly name: string
+  readonly description: string
+  readonly schema: z.ZodObject
+  /** The setting that is given without a flag. */
+  readonly argument: string & keyof Settings
+  readonly examples: readonly string[]
+  /** Every setting that it would run with. */
+  readonly settle: (settings: Settings) => Promise<unknown>
+  /** @returns How it ended, and for people what came of it. */
+  readonly train: (settings: Settings, hooks: PretrainHooks) => Promise<{ status: string; steps: number; summary: () => string }>
+}
+
+/** Makes it a command of commander. */
+export function trainingCommand<Settings>(training: TrainingCommand<Settings>): Command {
+  const { name, argument, schema, examples } = training
+  const command = new Command(name).description(training.description)
+  command.argument(`[${argument}]`, (schema.shape[argument] as z.ZodType).description)
+  addFlags(command, schema, [argument])
+  command.option('--config <file>', 'settings from a JSON or YAML file; flags go before it')
+  command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')
+  command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
+  return command.action(async (given: string | undefined) => {
+    const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
+    const fromFile = file === undefined ? {} : await readConfigFile(file)
+    const settings = { ...fromFile, ...flags, ...(given !== undefined && { [argument]: given }) } as Settings & { readonly out?: string }
+    if (printConfig) {
+      process.stdout.write(stringify(await training.settle(settings)))
+      return
+    }
+    const display = new ProgressDisplay()
+    const start = performance.now()
+    try {
+      const { status, steps, summary } = await training.train(settings, { ...display, signal: abortOnSignal(display) })
+      display.stop()
+      if (status === 'interrupted') {
+        const first = settings[argument] === undefined ? '' : `'${String(settings[argument])}' `
+        display.print(`Stopped at step ${steps}. Go on with: gmml ${name} ${first}--out '${settings.out}' --resume`)
+        process.exitCode = INTERRUPTED
+        return
+      }
+      display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${summary()}`)
+    } finally {
+      display.stop()
+    }
+  })
+}

@@ -1,0 +1,34 @@
+import { Loader, type ImageSource, type Statistics } from '../data/index.js'
+import { type Device } from '../torch/index.js'
+import type { VisionTransformer } from '../vision/index.js'
+import { collect } from './features.js'
+import type { Classified } from './labelled.js'
+
+/** How images come to a network. */
+export interface InputOptions {
+  readonly device: Device
+  /** What images are normalised with. */
+  readonly statistics: Statistics
+  /** Files decoded at a time. */
+  readonly workers?: number
+}
+
+/**
+ * What a model with a classifier says of images, without augmentation, in evaluation mode.
+ *
+ * @returns Probabilities [M, C] by the name `classifier`, outside scopes.
+ * @throws InputError if no image can be decoded, or for a model without a classifier.
+ */
+export async function classify(model: VisionTransformer, images: ImageSource, options: InputOptions): Promise<Classified> {
+  const [height, width] = model.imageSize
+  const loader = new Loader(images, { size: { height, width }, ...options })
+  const wasTraining = model.training
+  model.eval()
+  try {
+    const { rows, indices } = await collect(loader, (batch) => [model.logits(batch).softmax(1, { dtype: 'float32' })])
+    return { indices, scores: { classifier: rows[0]! } }
+  } finally {
+    model.train(wasTraining)
+    loader.dispose()
+  }
+}

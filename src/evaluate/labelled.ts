@@ -1,0 +1,149 @@
+import { existsSync } from 'node:fs'
+import { realpath } from 'node:fs/promises'
+
+import { holdOut, openImages, selectImages, type ImageSource } from '../data/index.js'
+import { expected, InputError } from '../errors.js'
+import type { Tensor } from '../torch/index.js'
+import { scoreOf, type Score } from './score.js'
+
+/** Images with known classes, to learn from. */
+export type LabelledImages = ImageSource & { readonly classes: readonly string[]; readonly labels: Int32Array }
+
+/** What a classifier says of the images of a set. */
+export interface Classified {
+  /** Positions of the classified images: broken ones are left out. */
+  readonly indices: readonly number[]
+  /** By the kind of classifier: [M, C], the higher the likelier. */
+  readonly scores: Readonly<Record<string, Tensor>>
+}
+
+/**
+ * Images to measure a classifier on. The classifier sees the images, never their classes. Test images can be asked once: what is to be chosen,
+ * a setting or an epoch, has to be chosen on validation images, which are held out of the training images.
+ */
+export class EvaluationSet {
+  readonly #source: ImageSource
+  /** In the numbers of the training classes. */
+  readonly #labels: readonly number[]
+  #asked = false
+
+  constructor(source: ImageSource, labels: readonly number[], readonly classes: readonly string[], readonly split: 'validation' | 'test') {
+    this.#source = source
+    this.#labels = labels
+  }
+
+  get length(): number {
+    return this.#source.length
+  }
+
+  /** The folder that the images are in. */
+  get path(): string {
+    return this.#source.path
+  }
+
+  /**
+   * Has the images classified and compares.
+   *
+   * @param classify - Gets the images without their classes; its tensors are disposed of.
+   * @throws InputError if these are test images and have been asked before.
+   */
+  async measure(classify: (images: ImageSource) => Promise<Classified>): Promise<Readonly<Record<string, Score>>> {
+    if (this.split === 'test' && this.#asked) {
+      throw new InputError('The test images have been asked before, and are asked once: choose by validation images (leave --test out)')
+    }
+    this.#asked = true
+    const { indices, scores } = await classify({ ...this.#source, classes: null, labels: null })
+    try {
+      const labels = indices.map((index) => this.#labels[index]!)
+      return Object.fromEntries(Object.entries(scores).map(([name, rows]) => [name, scoreOf(rows, labels, this.classes)]))
+    } finally {
+      for (const rows of Object.values(scores)) rows.dispose()
+    }
+  }
+}
+
+/** Where images to learn from and images to measure on are. */
+export interface LabelledRequest {
+  /** Folder of images with classes. */
+  readonly train: string
+  /** Folder of images with some of the same classes; of IDX files with two splits it may be the same folder. Default: none. */
+  readonly test?: string | undefined
+  /** At most so many images of each folder. */
+  readonly limit?: number | undefined
+  /** Without `test`: the part of the training images that is held out to be measured on. Default 0.1. */
+  readonly validation?: number | undefined
+  /** Decides what is held out. Default 0. */
+  readonly seed?: number | undefined
+}
+
+function withClasses(source: ImageSource, flag: string): LabelledImages {
+  const { classes, labels } = source
+  if (!classes || !labels) throw expected('images with classes (sub-folders or labels)', flag, source.path)
+  return { ...source, classes, labels }
+}
+
+/** Test labels in the numbers of the training classes. */
+function commonLabels(train: LabelledImages, test: LabelledImages): number[] {
+  const numbers = new Map(train.classes.map((name, i) => [name, i]))
+  const unknown = test.classes.filter((name) => !numbers.has(name))
+  if (unknown.length) throw expected('classes that the training images have', '--test', `class ${unknown.slice(0, 3).join(', ')}`)
+  return Array.from(test.labels, (label) => numbers.get(test.classes[label]!)!)
+}
+
+/** Opens images to learn from. @throws InputError for images without classes. */
+export async function openTraining(path: string, limit?: number): Promise<LabelledImages> {
+  return withClasses(await openImages(path, { limit }), '--train')
+}
+
+/**
+ * Opens test images. One folder for both can only mean its two splits.
+ *
+ * @param train - What is learned from.
+ * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
+ */
+export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
+  const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
+  const other = () => expected('another folder than --train, or one with IDX files of two splits,', '--test', path)
+  if (same && train.kind !== 'idx') throw other()
+  const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
+  // A folder with a single pair of files, of neither split, gives that pair for both.
+  const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')
+  if (same && file(train) === file(test)) throw other()
+  if (test.channels !== train.channels) {
+    throw new InputError(`'${test.path}' has images of ${test.channels} channels, the training images have ${train.channels}`)
+  }
+  return new EvaluationSet(test, commonLabels(train, test), train.classes, 'test')
+}
+
+/** Some images of a set with classes. */
+export const selectLabelled = (images: LabelledImages, positions: ArrayLike<number>): LabelledImages =>
+  withClasses(selectImages(images, positions), '--train')
+
+/**
+ * Holds out a part of the images, class by class, as validation images.
+ *
+ * @param part - Above 0 and below 1.
+ * @throws InputError where that would be none.
+ */
+export function splitLabelled(images: LabelledImages, part: number, seed: number): { train: LabelledImages; validation: EvaluationSet } {
+  const { kept, heldOut } = holdOut(images.labels, part, seed)
+  if (heldOut.length === 0) {
+    throw expected(`more images to hold out ${100 * part} % of each class (or a larger validation)`, images.path, `${images.length} images`)
+  }
+  const chosen = selectLabelled(images, heldOut)
+  const validation = new EvaluationSet(chosen, Array.from(chosen.labels), chosen.classes, 'validation')
+  return { train: selectLabelled(images, kept), validation }
+}
+
+/**
+ * Opens the images to learn from and those to measure on: test images, or, without them, a part held out of the training images.
+ *
+ * @throws InputError as {@link openTraining} and {@link openTest}, and where nothing can be held out.
+ */
+export async function openLabelled(request: LabelledRequest): Promise<{ train: LabelledImages; evaluation: EvaluationSet }> {
+  const { test, limit, validation = 0.1, seed = 0 } = request
+  const train = await openTraining(request.train, limit)
+  if (test !== undefined) return { train, evaluation: await openTest(train, test, limit) }
+  const split = splitLabelled(train, validation, seed)
+  return { train: split.train, evaluation: split.validation }
+}

@@ -1,0 +1,99 @@
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { InputError } from '../errors.js'
+import { writeFileAtomic } from '../io/index.js'
+import { confusionChart } from '../report/index.js'
+import { buildInfo } from '../torch/index.js'
+import type { EvaluationSet, LabelledImages } from './labelled.js'
+import type { Score } from './score.js'
+import { version } from '../version.js'
+
+/** What a measurement found, and of what: the content of results.json. */
+export interface Results {
+  /** The command that measured. */
+  readonly command: 'knn' | 'probe' | 'finetune'
+  /** What was measured: a run, a file of weights, `random` or `pixels`. */
+  readonly subject: string
+  readonly train: { readonly path: string; readonly images: number }
+  /** What it was measured on: test images, or images held out of the training images. */
+  readonly measuredOn: { readonly path: string; readonly split: 'validation' | 'test'; readonly images: number }
+  readonly settings: Readonly<Record<string, unknown>>
+  /** By the features that the classifier saw; a finetuned one is called `classifier`. */
+  readonly scores: Readonly<Record<string, Score>>
+  readonly seconds: number
+  readonly versions: { readonly gmml: string; readonly libtorch: string }
+}
+
+/** What is known of a measurement before its scores. */
+export interface Measurement {
+  readonly command: Results['command']
+  readonly subject: string
+  readonly train: LabelledImages
+  readonly evaluation: EvaluationSet
+  readonly settings: Readonly<Record<string, unknown>>
+  /** `performance.now()` at its start. */
+  readonly start: number
+}
+
+/** Puts together what results.json holds. */
+export function resultsOf({ command, subject, train, evaluation, settings, start }: Measurement, scores: Results['scores']): Results {
+  return {
+    command,
+    subject,
+    train: { path: train.path, images: train.length },
+    measuredOn: { path: evaluation.path, split: evaluation.split, images: evaluation.length },
+    settings,
+    scores,
+    seconds: (performance.now() - start) / 1000,
+    versions: { gmml: version, libtorch: buildInfo().torch }
+  }
+}
+
+const fileOf = (folder: string) => join(folder, 'results.json')
+
+/**
+ * Writes results.json and, for each score, the confusion matrix as a picture: `confusion.png`, of several `confusion-<name>.png`.
+ *
+ * @returns Paths of the pictures.
+ * @throws InputError if the disk does not take them.
+ */
+export async function writeResults(folder: string, results: Results): Promise<string[]> {
+  const entries = Object.entries(results.scores)
+  try {
+    await mkdir(folder, { recursive: true })
+    const pictures: string[] = []
+    for (const [name, { classes, confusion, accuracy }] of entries) {
+      const path = join(folder, entries.length > 1 ? `confusion-${name}.png` : 'confusion.png')
+      const title = `${results.command} of ${results.subject}, ${name}: ${(100 * accuracy).toFixed(2)} %`
+      const { png } = await confusionChart({ classes, counts: confusion, title })
+      await writeFileAtomic(path, png)
+      pictures.push(path)
+    }
+    // Last: where it is, everything is.
+    await writeFileAtomic(fileOf(folder), `${JSON.stringify(results, null, 2)}\n`)
+    return pictures
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    throw new InputError(`Cannot write the results into '${folder}': ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** What was written into a folder before, if anything was. */
+export async function readResults(folder: string): Promise<Results | null> {
+  const text = await readFile(fileOf(folder), 'utf8').catch(() => null)
+  if (text === null) return null
+  try {
+    return JSON.parse(text) as Results
+  } catch {
+    throw new InputError(`'${fileOf(folder)}' is no JSON: remove it to measure again`)
+  }
+}
+
+const percent = (part: number) => `${(100 * part).toFixed(2)} %`
+
+/** A score in one line, for people. */
+export function describeScore({ accuracy, interval, top5, images }: Score): string {
+  const [low, high] = interval.map((bound) => (100 * bound).toFixed(2))
+  return `${percent(accuracy)} (95 %: ${low} to ${high})${top5 === null ? '' : `, top-5 ${percent(top5)}`}, ${images} images`
+}

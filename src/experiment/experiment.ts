@@ -1,0 +1,137 @@
+import { existsSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { chooseLabelled, parseLabelBudget } from '../data/index.js'
+import { InputError, SettingsError } from '../errors.js'
+import { measureKnn, measureProbe, openTest, openTraining, readResults, type Results } from '../evaluate/index.js'
+import { writeFileAtomic } from '../io/index.js'
+import { finetune, pretrain, RunFolder, type PretrainHooks } from '../train/index.js'
+import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
+import { finetuneSettings, planCells, pretrainFolder, pretrainSettings, type Cell, type Sizes } from './plan.js'
+import { writeReport, type Found } from './report.js'
+import type { Finished } from './summary.js'
+
+/** What an experiment tells while it goes on. */
+export interface ExperimentHooks extends PretrainHooks {
+  /** Before each part: what it is, and where it stands. */
+  readonly onPart?: (part: { readonly name: string; readonly number: number; readonly of: number; readonly done: boolean }) => void
+}
+
+export interface ExperimentResult {
+  readonly status: 'done' | 'interrupted'
+  /** The report, for people: report.md. Null before the first result. */
+  readonly report: string | null
+  readonly found: Found
+}
+
+// What may differ when an experiment goes on: what is done stays right.
+const changeable: readonly (keyof ExperimentConfig)[] = ['out', 'images', 'test', 'device', 'workers', 'threads', 'seeds', 'totalSeeds', 'labels', 'finetuneEpochs']
+
+/** @throws SettingsError if what is there was made with other settings. */
+async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
+  if (!existsSync(path)) return
+  const before = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>
+  const names = Object.keys(config) as (keyof ExperimentConfig)[]
+  const changed = names.filter((name) => !changeable.includes(name) && JSON.stringify(config[name]) !== JSON.stringify(before[name]))
+  if (changed.length === 0) return
+  const list = changed.map((name) => `${name} (there: ${JSON.stringify(before[name])}, given: ${JSON.stringify(config[name])})`).join(', ')
+  throw new SettingsError(`'${config.out}' holds an experiment with other settings of ${list}. Choose another folder, or the same settings`)
+}
+
+/** Opens everything that will be needed, so that a slip is found before the first hour is spent. */
+async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
+  const { labels, finetuneEpochs, seeds } = config
+  if (labels.length !== finetuneEpochs.length) {
+    throw new SettingsError(`Expected as many finetuneEpochs as labels (${labels.length}), received ${finetuneEpochs.length}`)
+  }
+  const train = await openTraining(config.images, config.limit)
+  await openTest(train, config.test ?? config.images, config.limit)
+  // Each class gives the same number whatever the seed.
+  const labelled = new Map(labels.map((budget) => [budget, chooseLabelled(train.labels, parseLabelBudget(budget), 0).length]))
+  let pretrainEpochs = config.pretrainEpochs
+  let images = train.length
+  if (config.pretrained !== undefined) {
+    const run = await new RunFolder(config.pretrained).readConfig()
+    pretrainEpochs = Number(run['epochs'])
+    images = Number(run['imageCount'])
+  }
+  // A slip in the settings of the last finetuning is one now, too.
+  const sizes = { pretrain: images, pretrainEpochs, labelled }
+  if (seeds < config.totalSeeds) throw new SettingsError(`Expected at most seeds (${seeds}) for totalSeeds, received ${config.totalSeeds}`)
+  return sizes
+}
+
+/** Features of the pretrained and of a random encoder, without finetuning. */
+async function measureFeatures(config: ExperimentConfig): Promise<Results[]> {
+  const { images: train, test = train, model, limit, device, pretrain: { imageSize, patchSize } } = config
+  const random = { model, imageSize: imageSize as number | undefined, patchSize: patchSize as number | undefined }
+  const found: Results[] = []
+  for (const subject of [pretrainFolder(config, 0), 'random']) {
+    for (const [name, measure] of [['knn', measureKnn], ['probe', measureProbe]] as const) {
+      const out = join(config.out, name, subject === 'random' ? 'random' : 'pretrained')
+      found.push((await readResults(out)) ?? (await measure({ subject, train, test, limit, device, out, ...random })))
+    }
+  }
+  return found
+}
+
+/**
+ * Shows what pretraining on a data set is worth on it: pretrains, then finetunes from the pretrained and from random weights for each label
+ * budget and seed, and measures all on the test images. Writes report.md, accuracy.png and results.json. What is done is not done
+ * again, so an experiment that was interrupted goes on when it is called again.
+ *
+ * @param input - Settings; {@link experimentSchema} lists them with their defaults.
+ * @throws SettingsError for settings that are not legal, or others than those that the folder's experiment has; InputError as pretraining
+ *   and finetuning.
+ */
+export async function experiment(input: ExperimentConfigInput, hooks: ExperimentHooks = {}): Promise<ExperimentResult> {
+  const config = parseExperimentConfig(input)
+  const settingsFile = join(config.out, 'experiment.json')
+  await requireSameExperiment(config, settingsFile)
+  const sizes = await measureSizes(config)
+  const cells = planCells(config, sizes)
+  const pretrainings = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
+  await mkdir(config.out, { recursive: true })
+  await writeFileAtomic(settingsFile, `${JSON.stringify(config, null, 2)}\n`)
+
+  const of = pretrainings.length + 1 + cells.length
+  let number = 0
+  const tell = (name: string, done: boolean) => hooks.onPart?.({ name, number: ++number, of, done })
+  const found: { features: Results[]; finished: Finished[] } = { features: [], finished: [] }
+  const interrupted = () => ({ status: 'interrupted', report: existsSync(join(config.out, 'report.md')) ? join(config.out, 'report.md') : null, found }) as const
+
+  for (const seed of pretrainings) {
+    const settings = pretrainSettings(config, seed)
+    const done = existsSync(join(new RunFolder(settings.out).exported, 'backbone.safetensors'))
+    tell(`pretraining, seed ${seed}`, done)
+    if (done) continue
+    const { status } = await pretrain({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)
+    if (status === 'interrupted') return interrupted()
+  }
+  tell('kNN and linear probe of the features', false)
+  found.features.push(...(await measureFeatures(config)))
+  let report = await writeReport(config, sizes, found)
+  for (const cell of cells) {
+    if (hooks.signal?.aborted) return interrupted()
+    const results = await finish(config, cell, hooks, tell)
+    if (!results) return interrupted()
+    found.finished.push({ cell, images: sizes.labelled.get(cell.labels)!, score: results.scores['classifier']! })
+    report = await writeReport(config, sizes, found)
+  }
+  return { status: 'done', report, found }
+}
+
+/** Does a finetuning, or reads what it found before. Null if it was interrupted. */
+async function finish(
+  config: ExperimentConfig, cell: Cell, hooks: ExperimentHooks, tell: (name: string, done: boolean) => void
+): Promise<Results | null> {
+  const settings = finetuneSettings(config, cell)
+  const before = await readResults(settings.out)
+  tell(`${cell.arm}, ${cell.labels} of the labels, ${cell.epochs} epochs, seed ${cell.seed}`, before !== null)
+  if (before) {
+    if (before.settings['epochs'] === cell.epochs) return before
+    throw new InputError(`'${settings.out}' was finetuned for ${String(before.settings['epochs'])} epochs, not ${cell.epochs}: remove it, or choose another folder`)
+  }
+  return (await finetune({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)).results
+}

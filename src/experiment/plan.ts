@@ -1,0 +1,84 @@
+import { join } from 'node:path'
+
+import type { FinetuneConfigInput, PretrainConfigInput } from '../train/index.js'
+import type { ExperimentConfig } from './config.js'
+
+/** Where training starts, and with which budget. */
+export type Arm = 'pretrained' | 'scratch' | 'scratch-total'
+
+export const arms = {
+  pretrained: 'pretrained, then finetuned',
+  scratch: 'from scratch, budget of the finetuning',
+  'scratch-total': 'from scratch, budget of pretraining and finetuning'
+} as const satisfies Record<Arm, string>
+
+/** One finetuning of an experiment. */
+export interface Cell {
+  readonly arm: Arm
+  readonly labels: string
+  readonly seed: number
+  /** Passes over the labelled images. */
+  readonly epochs: number
+  /** Path of the run. */
+  readonly out: string
+}
+
+/** What an epoch of pretraining costs and what there is to learn from: numbers of images. */
+export interface Sizes {
+  /** Images in an epoch of pretraining. */
+  readonly pretrain: number
+  readonly pretrainEpochs: number
+  /** Labelled images by label budget. */
+  readonly labelled: ReadonlyMap<string, number>
+}
+
+const PRETRAIN_VIEWS = 2
+
+const nameOf = (labels: string) => labels.replace('%', '-percent').replace('/', '-per-')
+
+/** The run of a pretraining. */
+export const pretrainFolder = (config: ExperimentConfig, seed: number): string =>
+  config.pretrained ?? join(config.out, 'pretrain', `seed-${seed % config.pretrainings}`)
+
+export function pretrainSettings(config: ExperimentConfig, seed: number): PretrainConfigInput {
+  const { images, model, pretrainEpochs: epochs, device, workers, threads, limit } = config
+  return {
+    images, out: pretrainFolder(config, seed), model, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers, ...config.pretrain,
+    seed: seed % config.pretrainings
+  }
+}
+
+/**
+ * All finetunings, in the order in which they are done: seed by seed, so that early results are of every kind.
+ *
+ * The total budget counts what the network sees: both views of each pretraining step, and each image of the finetuning.
+ */
+export function planCells(config: ExperimentConfig, sizes: Sizes): Cell[] {
+  const { labels: budgets, finetuneEpochs, seeds, totalSeeds, out } = config
+  const cells: Cell[] = []
+  for (let seed = 0; seed < Math.max(seeds, totalSeeds); seed++) {
+    for (const [i, labels] of budgets.entries()) {
+      const epochs = finetuneEpochs[i]!
+      const cell = (arm: Arm, passes: number): Cell =>
+        ({ arm, labels, seed, epochs: passes, out: join(out, 'finetune', `${arm}-${nameOf(labels)}-seed-${seed}`) })
+      if (seed < seeds) cells.push(cell('pretrained', epochs), cell('scratch', epochs))
+      const seen = PRETRAIN_VIEWS * sizes.pretrain * sizes.pretrainEpochs
+      if (seed < totalSeeds) cells.push(cell('scratch-total', epochs + Math.ceil(seen / sizes.labelled.get(labels)!)))
+    }
+  }
+  return cells
+}
+
+/** Settings of the finetuning of a cell. */
+export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, epochs, out }: Cell): FinetuneConfigInput {
+  const { images: train, test, model, device, workers, threads, limit, pretrain, finetune, scratch } = config
+  const { imageSize, patchSize } = pretrain as { imageSize?: number; patchSize?: number }
+  const start =
+    arm === 'pretrained'
+      ? { from: pretrainFolder(config, seed) }
+      : { from: 'random', model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }) }
+  return {
+    ...start, train, test: test ?? train, out, labels, seed, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers,
+    ...finetune, ...(arm === 'pretrained' ? {} : scratch)
+  }
+}

@@ -1,0 +1,121 @@
+import { z } from 'zod'
+
+import { expected, SettingsError } from '../errors.js'
+import { isDevice, type Device } from '../torch/types.js'
+import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
+
+/** Whether something names a device that can compute. */
+export const isComputing = (value: unknown): value is Exclude<Device, 'meta'> => isDevice(value) && value !== 'meta'
+
+export const positiveInteger = z.int().min(1)
+export const part = z.number().min(0).max(1)
+export const modelName = z.enum(Object.keys(visionTransformers) as [VisionTransformerName, ...VisionTransformerName[]])
+
+export const cropScale = z
+  .tuple([part.positive(), part.positive()])
+  .refine(([smallest, largest]) => smallest <= largest, 'the smaller part first')
+  .describe('smallest and largest part of the image in a crop')
+
+/** Where a training computes. */
+export const machineFields = {
+  device: z
+    .custom<Exclude<Device, 'meta'> | 'auto'>((value) => value === 'auto' || isComputing(value), `'auto', 'cpu', 'cuda' or 'cuda:N'`)
+    .default('auto')
+    .describe('auto | cpu | cuda[:N]'),
+  amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
+  workers: positiveInteger.default(4).describe('image files decoded at a time'),
+  threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)')
+}
+
+/** What a training writes down, and how it goes on. */
+export const loopFields = {
+  tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
+  logEvery: positiveInteger.default(10).describe('steps between lines of metrics.jsonl'),
+  checkpointEvery: positiveInteger.default(1).describe('epochs between checkpoints'),
+  checkpointSteps: z.int().min(0).default(0).describe('steps between further checkpoints; 0 = none'),
+  checkpointMinutes: z.number().min(0).default(15).describe('minutes after the last checkpoint until a further one; 0 = none'),
+  keepLast: positiveInteger.default(2).describe('newest checkpoints to keep'),
+  keepEvery: z.int().min(0).default(0).describe('keep also the checkpoint of every so many epochs; 0 = none'),
+  keepBest: z.boolean().default(false).describe('keep also the checkpoint of the best accuracy on held-out images (without one: of the lowest loss)'),
+  maxSkipped: positiveInteger.default(20).describe('steps in a row without a finite loss and gradient at which the run stops'),
+  override: z.boolean().default(false).describe('resume with other settings, although they change the result'),
+  resume: z.boolean().default(false).describe('go on from the newest checkpoint of the run')
+}
+
+/** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
+export const changeableInAll = [
+  'out', 'epochs', 'device', 'workers', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing', 'checkpointEvery', 'checkpointSteps',
+  'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
+] as const
+
+/** The settings of one kind of training. */
+export interface SettingsKind<Schema extends z.ZodObject> {
+  readonly schema: Schema
+  /** What may differ in a continuation, besides {@link changeableInAll}. */
+  readonly changeable: readonly (keyof z.output<Schema>)[]
+  /** What the weights, the optimizer's state and the place of a step in its epoch stand on: not even `override` can change it. */
+  readonly fixed: readonly (keyof z.output<Schema>)[]
+  /** What a run settles once and keeps beside its settings. */
+  readonly settled: readonly string[]
+}
+
+/**
+ * Settings of a run that goes on: what is not given is as it was.
+ *
+ * @param saved - Content of the run's config.json.
+ * @throws SettingsError naming settings that are given and would change the result, unless `override` allows it.
+ */
+export function resumeSettings<Schema extends z.ZodObject>(
+  kind: SettingsKind<Schema>, saved: Readonly<Record<string, unknown>>, input: Readonly<Record<string, unknown>>
+): z.output<Schema> {
+  const before = Object.fromEntries(Object.entries(saved).filter(([name]) => !kind.settled.includes(name)))
+  const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
+  const changed = Object.keys(given).filter((name) => JSON.stringify(given[name]) !== JSON.stringify(before[name]))
+  const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
+  const list = (names: readonly string[]) =>
+    names.map((name) => `${name} (the run has ${show(before[name])}, given is ${show(given[name])})`).join(', ')
+  const impossible = changed.filter((name) => kind.fixed.includes(name))
+  if (impossible.length) throw new SettingsError(`A run cannot go on with other settings of ${list(impossible)}. Leave them out, or start a new run`)
+  const allowed: readonly string[] = [...changeableInAll, ...(kind.changeable as string[])]
+  const refused = given['override'] ? [] : changed.filter((name) => !allowed.includes(name))
+  if (refused.length) {
+    throw new SettingsError(
+      `The run cannot go on with other settings: ${list(refused)}. They would change the result: leave them out, start a new run, ` +
+        'or say so with override'
+    )
+  }
+  return parseSettings(kind.schema, { ...before, ...given })
+}
+
+// zod's findings in the words of all our errors.
+function describeIssue(schema: z.ZodObject, issue: z.core.$ZodIssue, input: unknown): string {
+  if (issue.code === 'unrecognized_keys') {
+    return `There is no setting ${issue.keys.join(', ')}; there are ${Object.keys(schema.shape).join(', ')}`
+  }
+  const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
+  const wanted = () => {
+    switch (issue.code) {
+      case 'too_small':
+        if (issue.origin === 'string') return 'a text that is not empty'
+        if (issue.origin === 'array') return `${issue.minimum} values`
+        return `a number ${issue.inclusive ? 'of at least' : 'above'} ${issue.minimum}`
+      case 'too_big':
+        if (issue.origin === 'array') return `${issue.maximum} values`
+        return `a number ${issue.inclusive ? 'of at most' : 'below'} ${issue.maximum}`
+      case 'invalid_value':
+        return `one of ${issue.values.join(', ')}`
+      case 'invalid_type':
+        return `${/^[aeiou]/.test(issue.expected) ? 'an' : 'a'} ${issue.expected === 'int' ? 'integer' : issue.expected}`
+      default:
+        return issue.message
+    }
+  }
+  return expected(wanted(), issue.path.join('.') || 'the settings', received).message
+}
+
+/** @throws SettingsError naming each field that is missing, unknown or not legal. */
+export function parseSettings<Schema extends z.ZodObject>(schema: Schema, input: unknown): z.output<Schema> {
+  const result = schema.safeParse(input)
+  if (result.success) return result.data
+  throw new SettingsError(result.error.issues.map((issue) => describeIssue(schema, issue, input)).join('\n'))
+}

@@ -1,0 +1,63 @@
+import { expected, InputError } from '../errors.js'
+import type { Module } from '../nn/index.js'
+import { cuda, type Device, type Tensor } from '../torch/index.js'
+import { encoderFrom, type EncoderDescription } from './checkpoint.js'
+import { choosePrecision, precisions, type Precision } from './precision.js'
+import { RunFolder } from './run-folder.js'
+
+/** What config.json of a run holds. */
+export type Saved = Readonly<Record<string, unknown>>
+
+/** What config.json holds, if the settings ask to go on with a run that is there. */
+export async function savedSettings(input: { readonly resume?: boolean | undefined; readonly out: string }): Promise<Saved | null> {
+  const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
+  return resumed ? new RunFolder(input.out).readConfig() : null
+}
+
+/** The device to compute on. @throws InputError for a GPU that libtorch does not see. */
+export function settleDevice(device: Device | 'auto'): Device {
+  if (device === 'auto') return cuda.isAvailable() ? 'cuda' : 'cpu'
+  if (!device.startsWith('cuda')) return device
+  const count = cuda.deviceCount()
+  if (count === 0) throw expected(`'cpu', as libtorch sees no CUDA device here (gmml inspect says more),`, 'device', device)
+  if (Number(device.split(':')[1] ?? 0) >= count) throw expected(`one of the ${count} CUDA devices that libtorch sees`, 'device', device)
+  return device
+}
+
+/**
+ * What the settings say; `auto` is measured once, and a run that goes on keeps what was found.
+ *
+ * @param prepare - As for {@link choosePrecision}.
+ */
+export function settlePrecision(
+  amp: 'auto' | 'off' | 'bf16' | 'fp16', saved: Saved | null, model: Module, device: Device, prepare: () => () => Tensor
+): Precision {
+  if (amp !== 'auto') return ({ off: 'float32', bf16: 'bfloat16', fp16: 'float16' } as const)[amp]
+  return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device, prepare).precision
+}
+
+/** The encoder that config.json of a run describes. @throws InputError if it does not. */
+export function describedIn(saved: Saved): EncoderDescription {
+  const encoder = encoderFrom(saved['encoder'])
+  if (encoder) return encoder
+  throw new InputError('The run\'s config.json does not describe its encoder')
+}
+
+/**
+ * A run can go on with the images that it began with: each step's place in an epoch stands and falls with them.
+ *
+ * @param name - Of the images, for messages.
+ * @throws InputError for another number of images, and another encoder, which images of another size or with other statistics make.
+ */
+export function requireSame(
+  saved: Saved, now: { readonly encoder: EncoderDescription; readonly imageCount: number }, name: string
+): void {
+  const { imageCount, encoder } = saved
+  if (imageCount !== undefined && imageCount !== now.imageCount) {
+    throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, name, now.imageCount)
+  }
+  const text = (described: unknown) => JSON.stringify(encoderFrom(described))
+  if (encoder !== undefined && text(encoder) !== text(now.encoder)) {
+    throw expected('the images that the run began with', name, 'images of another size or with other statistics')
+  }
+}
