@@ -43,7 +43,8 @@ describe("the optimum is scikit-learn's", () => {
     const near = dtype === 'float64' ? 1e-5 : 1e-3
     const found = probe.scores(data['queries']!.to(dtype))
     const distances = [distance(probe.weight.double(), weight), distance(probe.bias.double(), bias), distance(found.double(), scores)]
-    if (process.env['GMML_MEASURED']) console.log(`measured probe, ${name} ${decay} ${dtype}: ${distances.map((value) => value.toExponential(1))}`)
+    const measured = distances.map((value) => value.toExponential(1))
+    if (process.env['GMML_MEASURED']) console.log(`measured probe, ${name} ${decay} ${dtype}: ${measured}`)
     for (const value of distances) expect(value).toBeLessThan(near)
     expect(classesOf(found)).toEqual(classesOf(scores))
     expect([probe.weight.dtype, found.dtype]).toEqual([dtype, dtype])
@@ -131,10 +132,15 @@ describe.each(both)('%s: the choice', (method, options) => {
     const probe = trainLinearProbe(data, 4, { ...options, seed: 3, validation: 0.25 })
     const { kept: fit, heldOut } = holdOut(data.labels, 0.25, 3)
     const pick = (rows: Int32Array) =>
-      ({ features: data.features.indexSelect(0, torch.tensor([...rows], { dtype: 'int64' })), labels: Array.from(rows, (row) => data.labels[row]!) })
+      ({
+        features: data.features.indexSelect(0, torch.tensor([...rows], { dtype: 'int64' })),
+        labels: Array.from(rows, (row) => data.labels[row]!)
+      })
+    const only = (weightDecay: number, learningRate: number | undefined): LinearProbeOptions =>
+      ({ ...options, weightDecays: [weightDecay], ...(learningRate !== undefined && { learningRates: [learningRate] }), seed: 3 })
     const [fitted, held] = [pick(fit), pick(heldOut)]
     const accuracies = probe.sweep.map(({ weightDecay, learningRate, accuracy: wanted, loss }) => {
-      const fixed = { ...options, weightDecays: [weightDecay], ...(learningRate !== undefined && { learningRates: [learningRate] }), seed: 3 }
+      const fixed = only(weightDecay, learningRate)
       const alone = trainLinearProbe(fitted, 4, fixed)
       const scores = alone.scores(held.features)
       expect(accuracy(classesOf(scores), held.labels)).toBe(wanted)
@@ -142,13 +148,13 @@ describe.each(both)('%s: the choice', (method, options) => {
       return wanted
     })
     expect(accuracies).toHaveLength(method === 'sgd' ? 6 : 3)
-    const chosen = probe.sweep.find((trial) => trial.weightDecay === probe.chosen.weightDecay && trial.learningRate === probe.chosen.learningRate)!
+    const { weightDecay, learningRate } = probe.chosen
+    const chosen = probe.sweep.find((trial) => trial.weightDecay === weightDecay && trial.learningRate === learningRate)!
     expect(chosen.accuracy).toBe(Math.max(...accuracies))
     for (const trial of probe.sweep) if (trial.accuracy === chosen.accuracy) expect(trial.loss).toBeGreaterThanOrEqual(chosen.loss)
     expect(probe.heldOut).toEqual({ accuracy: chosen.accuracy, loss: chosen.loss, images: 50 })
 
-    const { weightDecay, learningRate } = probe.chosen
-    const fixed = { ...options, weightDecays: [weightDecay], ...(learningRate !== undefined && { learningRates: [learningRate] }), seed: 3 }
+    const fixed = only(weightDecay, learningRate)
     const whole = trainLinearProbe(data, 4, fixed)
     expect([whole.heldOut, whole.sweep, whole.chosen]).toEqual([null, [], probe.chosen])
     expect(distance(probe.weight, whole.weight)).toBeLessThan(1e-3)

@@ -88,7 +88,9 @@ beforeAll(async () => {
   })))
 })
 
-it.each(cases.map(([name, problem, steps, options, start = 0], i) => [name, problem, steps, options, start, i] as const))("goes PyTorch's way: %s", (name, problem, steps, options, start, i) => {
+const numberedCases = cases.map(([name, problem, steps, options, start = 0], i) => [name, problem, steps, options, start, i] as const)
+
+it.each(numberedCases)("goes PyTorch's way: %s", (name, problem, steps, options, start, i) => {
   const parameters = starts[problem](start).map((tensor) => new Parameter(tensor))
   const optimizer = new LBFGS(parameters, options)
   const before = torch.memory().tensors
