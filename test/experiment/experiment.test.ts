@@ -1,0 +1,138 @@
+import { readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import sharp from 'sharp'
+import { beforeEach, describe, expect, it } from 'vitest'
+
+import { readResults } from '../../src/evaluate/index.js'
+import { experiment, type ExperimentConfigInput } from '../../src/experiment/index.js'
+import { commandLine } from '../../src/experiment/command.js'
+import * as torch from '../../src/torch/index.js'
+import { finetune, pretrain } from '../../src/train/index.js'
+import { folderWith } from '../data/support.js'
+import { stripeFiles, stripes } from '../evaluate/support.js'
+
+torch.setNumThreads(1)
+
+let images: string
+let out: string
+
+beforeEach(async () => {
+  images = await folderWith({ ...stripeFiles(48, 0, 'train-'), ...stripeFiles(18, 1, 't10k-') })
+  out = join(await folderWith(), 'experiment')
+})
+
+const settings = (changes: Partial<ExperimentConfigInput> = {}): ExperimentConfigInput => ({
+  images, out, model: 'vit_micro', pretrainEpochs: 2, labels: ['25%', '100%'], finetuneEpochs: [3, 1], seeds: 2, totalSeeds: 1, device: 'cpu', threads: 1,
+  pretrain: { patchSize: 4, batchSize: 16, amp: 'off' }, finetune: { batchSize: 8, amp: 'off' },
+  ...changes
+})
+
+/** What an experiment does, and whether each part had been done before. */
+async function parts(config: ExperimentConfigInput, signal?: AbortSignal): Promise<[name: string, done: boolean][]> {
+  const told: [string, boolean][] = []
+  await experiment(config, { onPart: ({ name, done }) => void told.push([name, done]), ...(signal && { signal }) })
+  return told
+}
+
+describe('experiment', () => {
+  it('pretrains, finetunes every arm, and reports', async () => {
+    const { tensors } = torch.memory()
+    const { status, report, found } = await experiment(settings())
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    expect(status).toBe('done')
+    const names = (await readdir(join(out, 'finetune'))).sort()
+    expect(names).toEqual(
+      ['pretrained', 'scratch', 'scratch-total'].flatMap((arm) =>
+        ['100', '25'].flatMap((labels) => (arm === 'scratch-total' ? [0] : [0, 1]).map((seed) => `${arm}-${labels}-percent-seed-${seed}`))
+      )
+    )
+    // The total budget: two views of 48 images, twice, beside the 3 times 12 images of the finetuning.
+    const total = (await readResults(join(out, 'finetune/scratch-total-25-percent-seed-0')))!
+    expect(total.settings['epochs']).toBe(3 + (2 * 2 * 48) / 12)
+    expect(total.settings['layerDecay']).toBe(1)
+    const text = await readFile(report!, 'utf8')
+    const row = found.finished.filter(({ cell }) => cell.arm === 'pretrained' && cell.labels === '25%').map(({ score }) => score.accuracy)
+    const mean = (100 * (row[0]! + row[1]!)) / 2
+    expect(text).toContain(`${mean.toFixed(2)} ± ${(100 * Math.abs(row[0]! - row[1]!) / Math.SQRT2).toFixed(2)} (n = 2)`)
+    expect(text).toMatch(/\| 25% +\| 12 +\|/)
+    expect(text).toContain('| knn ')
+    expect((await sharp(join(out, 'accuracy.png')).metadata()).width).toBeGreaterThan(600)
+    const { rows, images: count } = JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as { rows: unknown[]; images: number }
+    expect([rows.length, count]).toEqual([6, 48])
+
+    // The commands of the report give the same.
+    const command = /^gmml finetune .*pretrained-25-percent-seed-1 .*$/m.exec(text)![0]
+    expect(command).toBe(
+      `gmml finetune ${out}/pretrain/seed-0 --train ${images} --test ${images} --out ${out}/finetune/pretrained-25-percent-seed-1 ` +
+        '--labels 25% --seed 1 --epochs 3 --threads 1 --device cpu --workers 4 --batch-size 8 --amp off'
+    )
+    const again = await finetune({
+      from: join(out, 'pretrain/seed-0'), train: images, test: images, out: join(out, 'again'), labels: '25%', seed: 1, epochs: 3, threads: 1,
+      device: 'cpu', batchSize: 8, amp: 'off'
+    })
+    expect(again.results!.scores).toEqual((await readResults(join(out, 'finetune/pretrained-25-percent-seed-1')))!.scores)
+
+    // Nothing is done twice; what is missing is done.
+    expect((await parts(settings())).filter(([, done]) => !done).map(([name]) => name)).toEqual(['kNN and linear probe of the features'])
+    await rm(join(out, 'finetune/scratch-25-percent-seed-1'), { recursive: true })
+    expect((await parts(settings())).filter(([, done]) => !done)).toHaveLength(2)
+    expect((await parts(settings({ seeds: 3 }))).filter(([, done]) => !done)).toHaveLength(5)
+  }, 120_000)
+
+  it('goes on where it was interrupted, to the same results', async () => {
+    const config = settings({ labels: ['100%'], finetuneEpochs: [2], seeds: 1, totalSeeds: 0 })
+    const stopAt = async (step: number, folder: string) => {
+      const controller = new AbortController()
+      const onStep = (report: { step: number }) => void (report.step >= step && controller.abort())
+      return experiment({ ...config, out: folder }, { signal: controller.signal, onStep })
+    }
+    const logged = { ...config, pretrain: { ...config.pretrain, logEvery: 1 }, finetune: { ...config.finetune, logEvery: 1 } }
+    Object.assign(config, logged)
+    const whole = await experiment({ ...config, out: `${out}-whole` })
+    expect(await stopAt(2, out)).toMatchObject({ status: 'interrupted', report: null })
+    const second = await stopAt(7, out)
+    expect(second).toMatchObject({ status: 'interrupted', report: join(out, 'report.md') })
+    const resumed = await experiment(config)
+    expect(resumed.found.finished.map(({ score }) => score)).toEqual(whole.found.finished.map(({ score }) => score))
+  }, 120_000)
+
+  it('takes a pretraining that is there, and reports its budget', async () => {
+    const run = join(out, '../photos')
+    await pretrain({ images, out: run, model: 'vit_micro', patchSize: 4, batchSize: 16, epochs: 1, amp: 'off', threads: 1, device: 'cpu' })
+    const config = settings({ pretrained: run, labels: ['4/class'], finetuneEpochs: [1], seeds: 1, pretrain: { patchSize: 4 } })
+    expect((await parts(config)).map(([name]) => name)).toEqual([
+      'kNN and linear probe of the features', 'pretrained, 4/class of the labels, 1 epochs, seed 0', 'scratch, 4/class of the labels, 1 epochs, seed 0',
+      'scratch-total, 4/class of the labels, 9 epochs, seed 0'
+    ])
+  }, 60_000)
+
+  it('refuses what cannot be, before anything is done', async () => {
+    const cases: readonly [Partial<ExperimentConfigInput>, RegExp][] = [
+      [{ finetuneEpochs: [1] }, /as many finetuneEpochs as labels \(2\), received 1/],
+      [{ labels: ['5'], finetuneEpochs: [1] }, /parts like '1%' or numbers like '25\/class' for labels.0, received '5'/],
+      [{ totalSeeds: 5 }, /at most seeds \(2\) for totalSeeds, received 5/],
+      [{ images: await stripes(12) }, /another folder than --train, or one with IDX files of two splits/],
+      [{ finetune: { mixup: -1 } }, /a number of at least 0 for finetune.mixup, received -1/],
+      [{ pretrain: { epochs: 3 } }, /There is no setting epochs/],
+      [{ test: 'nowhere' }, /a folder that exists/]
+    ]
+    for (const [changes, message] of cases) {
+      await expect(experiment(settings(changes))).rejects.toThrow(message)
+      await expect(readdir(out)).rejects.toThrow(/ENOENT/)
+    }
+  })
+
+  it('refuses to mix what was done with other settings', async () => {
+    const config = settings({ labels: ['100%'], finetuneEpochs: [1], seeds: 1, totalSeeds: 0 })
+    await experiment(config)
+    await expect(experiment({ ...config, pretrainEpochs: 3 })).rejects.toThrow(/other settings of pretrainEpochs \(there: 2, given: 3\)/)
+    await expect(experiment({ ...config, finetuneEpochs: [2] })).rejects.toThrow(/was finetuned for 1 epochs, not 2: remove it/)
+  }, 60_000)
+})
+
+describe('commandLine', () => {
+  it('quotes what a shell would take apart, and leaves out what is not given', () => {
+    const line = commandLine('pretrain', 'images', { images: "my photo's/", out: 'runs/a b', cropScale: [0.3, 1], allPixels: true, init: undefined, classToken: false })
+    expect(line).toBe(`gmml pretrain 'my photo'\\''s/' --out 'runs/a b' --crop-scale 0.3,1 --all-pixels --no-class-token`)
+  })
+})
