@@ -86,7 +86,8 @@ function check(given: LinearProbeOptions, choices: Choices): void {
     const illegal = (values as number[]).find((value) => !(typeof value === 'number' && value >= 0 && Number.isFinite(value)))
     if (illegal !== undefined) throw expected('numbers of at least 0', name, illegal)
   }
-  if (!(typeof validation === 'number' && validation > 0 && validation < 1)) throw expected('a number between 0 and 1', 'validation', validation)
+  const isPart = typeof validation === 'number' && validation > 0 && validation < 1
+  if (!isPart) throw expected('a number between 0 and 1', 'validation', validation)
   if (typeof standardise !== 'boolean') throw expected('a boolean', 'standardise', standardise)
   if (!Number.isSafeInteger(seed)) throw expected('an integer', 'seed', seed)
   if (!(typeof tolerance === 'number' && tolerance >= 0)) throw expected('a number of at least 0', 'tolerance', tolerance)
@@ -195,7 +196,9 @@ function fold({ weight, bias }: Classifiers, mean: Tensor, deviation: Tensor): {
   return { weight: scaled.to(dtype), bias: bias.squeeze([0]).to('float64').sub(scaled.matmul(mean.to('float64'))).to(dtype) }
 }
 
-function probeOf({ weight, bias }: { weight: Tensor; bias: Tensor }, found: Pick<LinearProbe, 'chosen' | 'heldOut' | 'sweep'>): LinearProbe {
+function probeOf(
+  { weight, bias }: { weight: Tensor; bias: Tensor }, found: Pick<LinearProbe, 'chosen' | 'heldOut' | 'sweep'>
+): LinearProbe {
   for (const tensor of [weight, bias]) keep(tensor)
   return {
     weight, bias, ...found,

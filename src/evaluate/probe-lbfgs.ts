@@ -55,7 +55,8 @@ export function fitByLbfgs(
   })
 }
 
-function minimise(rows: Rows, weight: Parameter, bias: Parameter, weightDecay: number, { tolerance, maxIterations }: Required<LbfgsOptions>): void {
+function minimise(rows: Rows, weight: Parameter, bias: Parameter, weightDecay: number, options: Required<LbfgsOptions>): void {
+  const { tolerance, maxIterations } = options
   const stepBytes = 2 * (weight.nbytes + bias.nbytes)
   const historySize = Math.max(LEAST_HISTORY, Math.min(MOST_HISTORY, Math.floor(HISTORY_BYTES / stepBytes)))
   const optimizer = new LBFGS([weight, bias], {

@@ -88,7 +88,9 @@ export interface OptimizerKind<Options, State> {
 }
 
 /** What the optimizers have in common that keep some tensors for each parameter: groups, state and its way to PyTorch and back. */
-export abstract class Optimizer<Options extends object, State extends { readonly [Name in keyof State]: Tensor }, StateOptions extends object> {
+export abstract class Optimizer<
+  Options extends object, State extends { readonly [Name in keyof State]: Tensor }, StateOptions extends object
+> {
   /** The options of each group, to be changed between steps: `optimizer.groups[0].lr = 1e-4`. */
   readonly groups: readonly Group<Options>[]
   readonly #kind: OptimizerKind<Options, State>
@@ -189,7 +191,9 @@ export abstract class Optimizer<Options extends object, State extends { readonly
     const { state: perParameter, param_groups }: Partial<typeof state> = state ?? {}
     const isObject = typeof perParameter === 'object' && perParameter !== null
     const isGroup = (group: unknown) => Array.isArray((group as { params?: unknown } | null)?.params)
-    if (!isObject || !Array.isArray(param_groups) || !param_groups.every(isGroup)) throw expected('{ state, param_groups }', 'the optimizer state', state)
+    if (!isObject || !Array.isArray(param_groups) || !param_groups.every(isGroup)) {
+      throw expected('{ state, param_groups }', 'the optimizer state', state)
+    }
     const sizes = (groups: readonly { length: number }[]) => groups.map((group) => group.length).join(', ')
     const own = sizes(this.groups.map((group) => group.parameters))
     const given = sizes(state.param_groups.map((group) => group.params))

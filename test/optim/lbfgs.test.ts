@@ -11,7 +11,9 @@ describe('LBFGS refuses', () => {
   const p = make([1])
   const misuse: Record<string, readonly [() => unknown, RegExp]> = {
     'no parameters': [() => new LBFGS([]), /at least one Parameter for parameters, received 'none'/],
-    'two groups': [() => new LBFGS([{ parameters: [p] }, { parameters: [make([2])] }]), /a single group for parameters, received '2 groups'/],
+    'two groups': [
+      () => new LBFGS([{ parameters: [p] }, { parameters: [make([2])] }]), /a single group for parameters, received '2 groups'/
+    ],
     'a tensor': [() => new LBFGS([torch.ones([2])] as never), /a Parameter or { parameters }/],
     'complex numbers': [() => new LBFGS([new Parameter(torch.zeros([2], { dtype: 'complex64' }))]), /real numbers .* received 'complex64'/],
     'a negative lr': [() => new LBFGS([p], { lr: -1 }), /at least 0 for lr, received -1/],
@@ -19,7 +21,10 @@ describe('LBFGS refuses', () => {
     'half an evaluation': [() => new LBFGS([p], { maxEval: 0.5 }), /at least 1 for maxEval, received 0.5/],
     'no history': [() => new LBFGS([p], { historySize: 0 }), /at least 1 for historySize, received 0/],
     'a tolerance of NaN': [() => new LBFGS([p], { toleranceGrad: NaN }), /at least 0 for toleranceGrad, received NaN/],
-    'another line search': [() => new LBFGS([p], { lineSearch: 'armijo' as never }), /'strong_wolfe' or null for lineSearch, received 'armijo'/],
+    'another line search': [
+      () => new LBFGS([p], { lineSearch: 'armijo' as never }),
+      /'strong_wolfe' or null for lineSearch, received 'armijo'/
+    ],
     'no closure': [() => new LBFGS([p]).step(undefined as never), /a function that gives the loss for closure, received undefined/],
     'a closure without a loss': [() => new LBFGS([p]).step(() => 1 as never), /a loss of one element for the closure's result, received 1/],
     'a loss of two elements': [() => new LBFGS([p]).step(() => torch.ones([2])), /a loss of one element/],
@@ -50,7 +55,9 @@ function bowl(parameters: readonly Parameter[], optimizer: LBFGS): () => Tensor 
   }
 }
 
-const options: readonly [string, LBFGSOptions][] = [['a line search', { lineSearch: 'strong_wolfe' }], ['steps of fixed length', { lr: 0.1, maxIter: 200 }]]
+const options: readonly [string, LBFGSOptions][] = [
+  ['a line search', { lineSearch: 'strong_wolfe' }], ['steps of fixed length', { lr: 0.1, maxIter: 200 }]
+]
 
 describe.each(options)('LBFGS with %s', (_, own) => {
   it.each(['float32', 'float64'] as const)('finds the minimum in %s, inside noGrad too', (dtype) => {

@@ -102,7 +102,8 @@ describe('SGD', () => {
     }
     const buffer = (size: number) => new Map([[0, { momentum_buffer: torch.zeros([2]) }], [1, { momentum_buffer: torch.zeros([size]) }]])
     refuse({ state: buffer(2), param_groups }, /shape \[1\] for momentum_buffer of parameter 1, received 'shape \[2\]'/)
-    refuse({ state, param_groups: [{ ...param_groups[0]!, maximize: true } as never] }, /maximize: false for the optimizer state, received true/)
+    const maximizing = [{ ...param_groups[0]!, maximize: true }]
+    refuse({ state, param_groups: maximizing }, /maximize: false for the optimizer state, received true/)
     refuse({ state: new Map([[0, { momentum_buffer: undefined as never }]]), param_groups }, /a Tensor for momentum_buffer of parameter 0/)
   })
 })

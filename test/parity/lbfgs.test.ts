@@ -14,6 +14,7 @@ const square = torch.randn([7, 7], float64)
 const data = {
   quadratic: { matrix: square.matmul(square.t()).add(torch.eye(7, float64).mul(0.1)), vector: torch.randn([7], float64) },
   rosenbrock: {} as Tensors,
+  waves: {} as Tensors,
   logistic: { x: torch.randn([200, 6], float64), y: torch.randint(4, [200], { dtype: 'int64' }) }
 }
 
@@ -29,20 +30,25 @@ const losses: Record<Problem, (parameters: Parameter[]) => Tensor> = {
     const [left, right] = [x.narrow(0, 0, x.numel() - 1), x.narrow(0, 1, x.numel() - 1)]
     return right.sub(left.square()).square().mul(100).add(left.rsub(1).square()).sum()
   },
+  waves(parameters) {
+    const x = row(parameters)
+    return x.square().mul(0.1).add(x.mul(3).sin()).add(x.sub(1).square().mul(-20).exp()).sum()
+  },
   logistic([weight, bias]) {
     const { x, y } = data.logistic
     return torch.crossEntropyLoss(x.matmul(weight!.t()).add(bias!), y).add(weight!.mul(weight!).sum().mul(0.005))
   }
 }
 
-const starts: Record<Problem, () => Tensor[]> = {
+const starts: Record<Problem, (seed: number) => Tensor[]> = {
+  waves: (seed) => [torch.arange(1 + (seed % 3), float64).add(seed).mul(2.7).sin().mul(4)],
   quadratic: () => [torch.ones([2, 2], float64), torch.zeros([3], float64)],
   rosenbrock: () => [torch.tensor([-1.2, 1, -0.5, 0.8], float64)],
   logistic: () => [torch.zeros([4, 6], float64), torch.zeros([4], float64)]
 }
 
 const wolfe = { lineSearch: 'strong_wolfe' } as const
-const cases: readonly [name: string, problem: Problem, steps: number, options: LBFGSOptions][] = [
+const cases: readonly [name: string, problem: Problem, steps: number, options: LBFGSOptions, start?: number][] = [
   ['quadratic, line search', 'quadratic', 1, wolfe],
   ['quadratic, line search, several steps', 'quadratic', 5, { ...wolfe, maxIter: 3 }],
   ['quadratic, fixed length', 'quadratic', 3, { lr: 0.5, maxIter: 8 }],
@@ -58,7 +64,10 @@ const cases: readonly [name: string, problem: Problem, steps: number, options: L
   ['logistic regression, line search, history 5', 'logistic', 3, { ...wolfe, maxIter: 5, historySize: 5 }],
   ['logistic regression, fixed length', 'logistic', 2, { maxIter: 15 }],
   ['logistic regression, at once at an end', 'logistic', 2, { ...wolfe, toleranceGrad: 10 }],
-  ['logistic regression, no change is enough', 'logistic', 1, { ...wolfe, toleranceChange: 0.01 }]
+  ['logistic regression, no change is enough', 'logistic', 1, { ...wolfe, toleranceChange: 0.01 }],
+  // Up and down and up again: the line search has to divide its brackets in every way that it knows.
+  ...([...Array.from({ length: 16 }, (_, i) => [i, [0.3, 3, 30, 1][i % 4]!] as const), [28, 1], [95, 3]] as const).map(([start, lr]) =>
+    [`waves from ${start}, ${lr}`, 'waves', 1, { ...wolfe, lr }, start] as [string, Problem, number, LBFGSOptions, number])
 ]
 
 const python = ({ lr, maxIter, maxEval, toleranceGrad, toleranceChange, historySize, lineSearch }: LBFGSOptions) => {
@@ -74,13 +83,15 @@ const numbered = (tensors: readonly Tensor[]) => weights(Object.fromEntries(tens
 let wanted: Tensors[]
 
 beforeAll(async () => {
-  wanted = await references(cases.map(([, problem, steps, options]) => ({
-    task: 'lbfgs', tensors: { ...data[problem], ...numbered(starts[problem]()) }, config: { problem, steps, options: python(options) }
+  wanted = await references(cases.map(([, problem, steps, options, start = 0]) => ({
+    task: 'lbfgs', tensors: { ...data[problem], ...numbered(starts[problem](start)) }, config: { problem, steps, options: python(options) }
   })))
 })
 
-it.each(cases.map((entry, i) => [...entry, i] as const))("goes PyTorch's way: %s", (name, problem, steps, options, i) => {
-  const parameters = starts[problem]().map((tensor) => new Parameter(tensor))
+const numberedCases = cases.map(([name, problem, steps, options, start = 0], i) => [name, problem, steps, options, start, i] as const)
+
+it.each(numberedCases)("goes PyTorch's way: %s", (name, problem, steps, options, start, i) => {
+  const parameters = starts[problem](start).map((tensor) => new Parameter(tensor))
   const optimizer = new LBFGS(parameters, options)
   const before = torch.memory().tensors
   const [trace, values, calls]: [Tensor[], Tensor[], number[]] = [[], [], []]

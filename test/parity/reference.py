@@ -131,7 +131,12 @@ def logistic(parameters: list, tensors: dict) -> torch.Tensor:
     return loss + 0.005 * (weight * weight).sum()
 
 
-PROBLEMS = {problem.__name__: problem for problem in (quadratic, rosenbrock, logistic)}
+def waves(parameters: list, tensors: dict) -> torch.Tensor:
+    x = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    return (0.1 * x ** 2 + torch.sin(3 * x) + torch.exp(-((x - 1) ** 2) * 20)).sum()
+
+
+PROBLEMS = {problem.__name__: problem for problem in (quadratic, rosenbrock, logistic, waves)}
 
 
 def lbfgs(tensors: dict, config: dict) -> dict:

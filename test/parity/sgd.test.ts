@@ -61,7 +61,9 @@ it.each(cases.map(([name, groups], i) => [name, groups, i] as const))("takes PyT
     for (const key of names) named[key]!.grad = gradient[key]?.clone() ?? null
     optimizer.step()
     for (const key of names) received[`step.${step}.param.${key}`] = named[key]!.detach().clone()
-    for (const [number, state] of optimizer.stateDict().state) received[`step.${step}.momentum.${numbers[number]!}`] = state.momentum_buffer.clone()
+    for (const [number, { momentum_buffer }] of optimizer.stateDict().state) {
+      received[`step.${step}.momentum.${numbers[number]!}`] = momentum_buffer.clone()
+    }
   }
   report(`SGD, ${name}`, expectAllNear(received, wanted[i]!, { absolute: 1e-3, relative: 1e-6 }))
 })
