@@ -1,5 +1,5 @@
 import { existsSync, statSync } from 'node:fs'
-import { basename, extname, join } from 'node:path'
+import { extname, join } from 'node:path'
 import { Command, Option } from 'commander'
 
 import { SettingsError } from '../errors.js'
@@ -23,9 +23,9 @@ function deviceFlag(text: string): Device | 'auto' {
   throw new SettingsError(`Expected auto, cpu or cuda[:N] for --device, received '${text}'`)
 }
 
-/** Where results go unless told: into the run, for a file beside it, else into the present folder. */
+/** Where results go unless told: into the run, for a file beside it, else where runs are. */
 function resultsFolder(subject: string, name: string): string {
-  if (!existsSync(subject)) return `${name}-${subject}`
+  if (!existsSync(subject)) return join('runs', `${name}-${subject}`)
   return statSync(subject).isDirectory() ? join(subject, name) : `${subject.slice(0, -extname(subject).length)}-${name}`
 }
 
@@ -36,7 +36,7 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .argument('<what>', `a run's folder, a file of weights, 'random' (an untrained encoder) or 'pixels' (no encoder)`)
     .requiredOption('--train <images>', 'folder of the images with known classes')
     .option('--test <images>', 'folder of the images to classify; of IDX files it may be the same folder (default: a tenth held out of --train)')
-    .option('--out <folder>', 'for results.json and confusion matrices (default: in the run)')
+    .option('--out <folder>', 'for results.json and confusion matrices (default: in the run; of random and pixels in runs/)')
     .addOption(new Option('--features <name>', 'the CLS token, the mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))
     .option('--block <number>', 'block whose tokens are taken, counted from 1 (default: the last)', integerFlag('--block', 1))
     .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
@@ -55,6 +55,6 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
       const results = await measure({ ...options, subject, out } as Request)
       if (json) console.log(JSON.stringify(results))
       else for (const [kind, score] of Object.entries(results.scores)) console.log(`${kind.padEnd(7)} ${describeScore(score)}`)
-      console.error(`${results.measuredOn.split} images; results.json and confusion matrices in ${basename(out) === out ? `./${out}` : out}`)
+      console.error(`${results.measuredOn.split} images; results.json and confusion matrices in ${out}`)
     })
 }

@@ -35,7 +35,7 @@ export const pretrainSchema = z.strictObject({
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
   overhang: z.boolean().default(false).describe('rectangles may hang over the edges, so that the border is corrupted as often as the middle'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
-  cropScale: cropScale.default([0.05, 1]),
+  cropScale: cropScale([0.05, 1]),
   featureBlocks: z
     .array(positiveInteger)
     .min(1)

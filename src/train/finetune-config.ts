@@ -56,7 +56,7 @@ export const finetuneSchema = z.strictObject({
   erasing: part.default(0.25).describe('how often a rectangle of an image is erased'),
   randAugment: z.int().min(0).default(2).describe('random operations on each image (RandAugment); 0 = none'),
   randAugmentMagnitude: z.int().min(0).max(30).default(9).describe('how strong they are'),
-  cropScale: cropScale.default([0.08, 1]),
+  cropScale: cropScale([0.08, 1]),
   cropPadding: z.int().min(0).default(0).describe('instead: shift the image by up to so many pixels, the rest is the mean colour; 0 = crop'),
   flip: part.default(0.5).describe('how often an image is mirrored left to right'),
   seed: z.int().min(0).default(0).describe('decides the choice of labels, initialisation, order, augmentation'),

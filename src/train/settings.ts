@@ -11,10 +11,13 @@ export const positiveInteger = z.int().min(1)
 export const part = z.number().min(0).max(1)
 export const modelName = z.enum(Object.keys(visionTransformers) as [VisionTransformerName, ...VisionTransformerName[]])
 
-export const cropScale = z
-  .tuple([part.positive(), part.positive()])
-  .refine(([smallest, largest]) => smallest <= largest, 'the smaller part first')
-  .describe('smallest and largest part of the image in a crop')
+/** Smallest and largest part of the image in a crop. @param fallback - The default. */
+export const cropScale = (fallback: [number, number]) =>
+  z
+    .tuple([part.positive(), part.positive()])
+    .refine(([smallest, largest]) => smallest <= largest, 'the smaller part first')
+    .default(fallback)
+    .describe('smallest and largest part of the image in a crop')
 
 /** Where a training computes. */
 export const machineFields = {

@@ -13,7 +13,7 @@ describe('a run folder', () => {
     expect(run.exists).toBe(false)
     await run.create({ lr: 1 })
     expect(run.exists).toBe(true)
-    expect((await readdir(run.path)).sort()).toEqual(['checkpoints', 'config.json', 'exported', 'notes.txt', 'reconstructions'])
+    expect((await readdir(run.path)).sort()).toEqual(['checkpoints', 'config.json', 'exported', 'notes.txt'])
     expect(await run.readConfig()).toEqual({ lr: 1 })
     expect(await readdir(run.checkpoints)).toEqual(['step-00000001.safetensors'])
   })
