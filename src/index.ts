@@ -1,7 +1,9 @@
 // Group masked model learning in TypeScript: the method, its training loop and its evaluation.
 export * from './gmml/index.js'
 export * from './train/index.js'
-export { experiment, experimentSchema, type ExperimentConfig, type ExperimentConfigInput, type ExperimentResult } from './experiment/index.js'
+export {
+  experiment, experimentSchema, type ExperimentConfig, type ExperimentConfigInput, type ExperimentHooks, type ExperimentResult
+} from './experiment/index.js'
 export { visionTransformer, visionTransformers, VisionTransformer } from './vision/index.js'
 export { accuracy, extractFeatures, knnPredict, measureKnn, measureProbe, reconstructionError } from './evaluate/index.js'
 export { InputError } from './errors.js'

@@ -7,7 +7,7 @@ import { describeScore, type Results } from '../evaluate/index.js'
 import { setNumThreads, type Device } from '../torch/index.js'
 import { isComputing } from '../train/settings.js'
 import { visionTransformers } from '../vision/index.js'
-import { integerFlag } from './flags.js'
+import { integerFlag, partFlag } from './flags.js'
 
 /** A command that measures an encoder. */
 export interface EvaluationCommand<Request> {
@@ -35,9 +35,10 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .description(description)
     .argument('<what>', `a run's folder, a file of weights, 'random' (an untrained encoder) or 'pixels' (no encoder)`)
     .requiredOption('--train <images>', 'folder of the images with known classes')
-    .option('--test <images>', 'folder of the images to classify; of IDX files it may be the same folder (default: a tenth held out of --train)')
+    .option('--test <images>', 'folder of the images to classify, of IDX files maybe the same (default: a part held out of --train)')
+    .option('--validation <part>', 'without --test: the part of --train that is held out (default: 0.1)', partFlag('--validation'))
     .option('--out <folder>', 'for results.json and confusion matrices (default: in the run; of random and pixels in runs/)')
-    .addOption(new Option('--features <name>', 'the CLS token, the mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))
+    .addOption(new Option('--features <name>', 'CLS token, mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))
     .option('--block <number>', 'block whose tokens are taken, counted from 1 (default: the last)', integerFlag('--block', 1))
     .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
     .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
@@ -50,7 +51,8 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
   return flags(command)
     .option('--json', 'print results.json')
     .action(async (subject: string) => {
-      const { threads, json, out = resultsFolder(subject, name), ...options } = command.opts<{ threads?: number; json?: boolean; out?: string }>()
+      const given = command.opts<{ threads?: number; json?: boolean; out?: string }>()
+      const { threads, json, out = resultsFolder(subject, name), ...options } = given
       if (threads) setNumThreads(threads)
       const results = await measure({ ...options, subject, out } as Request)
       if (json) console.log(JSON.stringify(results))

@@ -14,8 +14,8 @@ export function experimentCommand(): Command {
   addFlags(command, experimentSchema, ['images', ...sections])
   command.option('--config <file>', `settings from a JSON or YAML file, also the sections ${sections.join(', ')}; flags go before it`)
   command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')
-  const examples = ['gmml experiment fashion-mnist/ --out runs/experiment --model vit_micro', 'The same command again goes on where it stopped.']
-  command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
+  const example = 'gmml experiment fashion-mnist/ --out runs/experiment --model vit_micro'
+  command.addHelpText('after', `\nExample:\n  ${example}\n  The same command again goes on where it stopped.`)
   return command.action(async (images: string | undefined) => {
     const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
     const fromFile = file === undefined ? {} : await readConfigFile(file)

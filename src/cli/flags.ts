@@ -57,7 +57,8 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
     }
     const path = field.description?.startsWith('folder') ? 'folder' : 'file'
     const placeholders: Readonly<Record<string, string>> = { tuple: 'from,to', array: 'list', string: path, custom: name }
-    const value = choices?.join('|') ?? placeholders[type] ?? 'number'
+    const given = field.meta()?.['placeholder'] as string | undefined
+    const value = given ?? choices?.join('|') ?? placeholders[type] ?? 'number'
     command.addOption(new Option(`--${kebab(name)} <${value}>`, help).argParser(parser(type)))
   }
 }
@@ -82,6 +83,15 @@ export function numbersFlag(flag: string): (text: string) => number[] {
     const values = text.split(',').map((value) => (value.trim() === '' ? NaN : Number(value)))
     if (values.every((value) => value >= 0 && Number.isFinite(value))) return values
     throw new SettingsError(`Expected numbers of at least 0 with commas between them for ${flag}, received '${text}'`)
+  }
+}
+
+/** Reads a number between 0 and 1, without them, from a flag. */
+export function partFlag(flag: string): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (value > 0 && value < 1) return value
+    throw new SettingsError(`Expected a number between 0 and 1 for ${flag}, received '${text}'`)
   }
 }
 

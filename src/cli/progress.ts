@@ -58,7 +58,8 @@ export class ProgressDisplay implements PretrainHooks {
   }
 
   readonly onEpoch = ({ epoch, loss, seconds, accuracy }: EpochReport): void => {
-    this.print(`epoch ${epoch}: loss ${loss.toFixed(4)}, ${duration(seconds)}${accuracy === null ? '' : `, accuracy ${percent(accuracy)} on held-out images`}`)
+    const measured = accuracy === null ? '' : `, accuracy ${percent(accuracy)} on held-out images`
+    this.print(`epoch ${epoch}: loss ${loss.toFixed(4)}, ${duration(seconds)}${measured}`)
   }
 
   readonly onNotice = (message: string): void => this.print(message)

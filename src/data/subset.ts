@@ -65,8 +65,8 @@ function shuffledClasses(labels: ArrayLike<number>, seed: number, purpose: strin
 const ascending = (positions: readonly number[]) => Int32Array.from(positions).sort()
 
 /**
- * Labelled images to learn from: of each class the same part, or number, and at least one. With the same seed a smaller budget gives a part of
- * what a larger one gives.
+ * Labelled images to learn from: of each class the same part, or number, and at least one. With the same seed a smaller budget gives a
+ * part of what a larger one gives.
  *
  * @param labels - Class of each image.
  * @returns Positions, ascending.
@@ -77,8 +77,8 @@ export function chooseLabelled(labels: ArrayLike<number>, budget: LabelBudget, s
 }
 
 /**
- * Holds out a part of each class, for choices; of each class at least one is kept. Where the part of a class is no whole number, classes take
- * turns, so that over all of them it comes out.
+ * Holds out a part of each class, for choices; of each class at least one is kept. Where the part of a class is no whole number, classes
+ * take turns, so that over all of them it comes out.
  *
  * @param part - Of each class, above 0 and below 1.
  * @returns Positions, ascending: what remains, and what is held out, which may be nothing.

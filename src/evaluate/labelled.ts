@@ -18,8 +18,8 @@ export interface Classified {
 }
 
 /**
- * Images to measure a classifier on. The classifier sees the images, never their classes. Test images can be asked once: what is to be chosen,
- * a setting or an epoch, has to be chosen on validation images, which are held out of the training images.
+ * Images to measure a classifier on. The classifier sees the images, never their classes. Test images can be asked once: what is to be
+ * chosen, a setting or an epoch, has to be chosen on validation images, which are held out of the training images.
  */
 export class EvaluationSet {
   readonly #source: ImageSource

@@ -17,10 +17,12 @@ export interface KnnRequest extends Request, Omit<KnnOptions, 'centre'> {}
 export interface ProbeRequest extends Request, Omit<LinearProbeOptions, 'validation' | 'seed'> {}
 
 /** A classifier of features: learned from training features, it scores others. */
-type Learn = (train: Labelled, classes: number, name: string) => { scores: (queries: Tensor) => Tensor; settings?: unknown; dispose?(): void }
+type Learn = (train: Labelled, classes: number) => { scores: (queries: Tensor) => Tensor; settings?: unknown; dispose?(): void }
 
 /** Computes the features once, then learns and measures a classifier for each kind of them. */
-async function measure(command: 'knn' | 'probe', request: Request, settings: Readonly<Record<string, unknown>>, learn: Learn): Promise<Results> {
+async function measure(
+  command: 'knn' | 'probe', request: Request, settings: Readonly<Record<string, unknown>>, learn: Learn
+): Promise<Results> {
   const start = performance.now()
   const { train, evaluation } = await openLabelled(request)
   const subject = await Subject.open(request, train)
@@ -34,7 +36,7 @@ async function measure(command: 'knn' | 'probe', request: Request, settings: Rea
       const queries = await subject.features(images)
       owned.push(...Object.values(queries.features))
       const scored = Object.entries(known.features).map(([name, features]) => {
-        const classifier = learn({ features, labels }, train.classes.length, name)
+        const classifier = learn({ features, labels }, train.classes.length)
         try {
           if (classifier.settings) chosen[name] = classifier.settings
           return [name, noGrad(() => classifier.scores(queries.features[name]!))] as const
@@ -46,7 +48,8 @@ async function measure(command: 'knn' | 'probe', request: Request, settings: Rea
     })
     const { device = 'cpu', features = 'both', block, limit } = request
     const all = {
-      ...settings, device, ...(subject.backbone && { features, ...(block && { block }) }), ...(limit && { limit }), ...(Object.keys(chosen).length && { chosen })
+      ...settings, device, ...(subject.backbone && { features, ...(block && { block }) }), ...(limit && { limit }),
+      ...(Object.keys(chosen).length && { chosen })
     }
     const results = resultsOf({ command, subject: request.subject, train, evaluation, settings: all, start }, scores)
     if (request.out !== undefined) await writeResults(request.out, results)
@@ -81,6 +84,7 @@ export async function measureProbe(request: ProbeRequest): Promise<Results> {
   const options: LinearProbeOptions = { ...settings, ...(onProgress && { onProgress }) }
   return measure('probe', request, settings, (train, classes) => {
     const probe = trainLinearProbe(train, classes, options)
-    return { scores: (queries) => probe.scores(queries), settings: { ...probe.chosen, heldOut: probe.heldOut }, dispose: () => probe.dispose() }
+    const { chosen, heldOut } = probe
+    return { scores: (queries) => probe.scores(queries), settings: { ...chosen, heldOut }, dispose: () => probe.dispose() }
   })
 }

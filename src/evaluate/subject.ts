@@ -63,7 +63,9 @@ export class Subject {
   readonly #size: { readonly height: number; readonly width: number }
   readonly #statistics: Statistics
 
-  private constructor(request: SubjectRequest, train: ImageSource, encoder: EncoderDescription | null, readonly backbone: VisionTransformer | null) {
+  private constructor(
+    request: SubjectRequest, train: ImageSource, encoder: EncoderDescription | null, readonly backbone: VisionTransformer | null
+  ) {
     this.#request = request
     this.#device = settleDevice(request.device ?? 'cpu')
     const [height, width] = encoder?.imageSize ?? (train.kind === 'idx' ? [train.height, train.width] : [32, 32])
@@ -82,8 +84,12 @@ export class Subject {
       if (encoder && encoder.channels !== train.channels) {
         throw new InputError(`'${train.path}' has images of ${train.channels} channels, the encoder takes ${encoder.channels}`)
       }
-      if (!backbone && (block !== undefined || features !== 'both')) throw expected('none', 'features and block of pixels', block ?? features)
-      if (features === 'cls' && backbone?.options.classToken === false) throw expected(`'mean', as '${subject}' has no CLS token,`, 'features', features)
+      if (!backbone && (block !== undefined || features !== 'both')) {
+        throw expected('none', 'features and block of pixels', block ?? features)
+      }
+      if (features === 'cls' && backbone?.options.classToken === false) {
+        throw expected(`'mean', as '${subject}' has no CLS token,`, 'features', features)
+      }
       if (block !== undefined && backbone && !(Number.isInteger(block) && block >= 1 && block <= backbone.depth)) {
         throw expected(`a block from 1 to ${backbone.depth}`, 'block', block)
       }

@@ -6,8 +6,8 @@ import { machineFields, modelName, parseSettings, positiveInteger } from '../tra
 
 // What the experiment itself decides.
 const ofPretraining = {
-  images: true, out: true, model: true, imageSize: true, patchSize: true, epochs: true, init: true, seed: true, limit: true, device: true, threads: true,
-  workers: true, resume: true, override: true
+  images: true, out: true, model: true, imageSize: true, patchSize: true, epochs: true, init: true, seed: true, limit: true, device: true,
+  threads: true, workers: true, resume: true, override: true
 } as const
 const ofFinetuning = {
   from: true, train: true, test: true, out: true, labels: true, epochs: true, seed: true, model: true, imageSize: true, patchSize: true,
@@ -39,7 +39,7 @@ export const experimentSchema = z.strictObject({
     .describe('labelled images to learn from, class by class'),
   finetuneEpochs: z.array(positiveInteger).min(1).default([200, 100, 50]).describe('passes over the labelled images, for each of --labels'),
   seeds: positiveInteger.default(3).describe('repetitions of each finetuning: draw of the labels, initialisation, order, augmentation'),
-  totalSeeds: z.int().min(0).default(1).describe('repetitions of the training from scratch with the total budget; each costs as much as the pretraining'),
+  totalSeeds: z.int().min(0).default(1).describe('repetitions of training from scratch with the total budget, each as costly as pretraining'),
   pretrainings: positiveInteger.default(1).describe('pretrainings, of different seeds, which the repetitions take in turn'),
   limit: positiveInteger.optional().describe('use only so many images of each folder'),
   device: machineFields.device,

@@ -26,7 +26,9 @@ export interface ExperimentResult {
 }
 
 // What may differ when an experiment goes on: what is done stays right.
-const changeable: readonly (keyof ExperimentConfig)[] = ['out', 'images', 'test', 'device', 'workers', 'threads', 'seeds', 'totalSeeds', 'labels', 'finetuneEpochs']
+const changeable: readonly (keyof ExperimentConfig)[] = [
+  'out', 'images', 'test', 'device', 'workers', 'threads', 'seeds', 'totalSeeds', 'labels', 'finetuneEpochs'
+]
 
 /** @throws SettingsError if what is there was made with other settings. */
 async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
@@ -99,7 +101,8 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
   let number = 0
   const tell = (name: string, done: boolean) => hooks.onPart?.({ name, number: ++number, of, done })
   const found: { features: Results[]; finished: Finished[] } = { features: [], finished: [] }
-  const interrupted = () => ({ status: 'interrupted', report: existsSync(join(config.out, 'report.md')) ? join(config.out, 'report.md') : null, found }) as const
+  let report: string | null = null
+  const interrupted = () => ({ status: 'interrupted', report, found }) as const
 
   for (const seed of pretrainings) {
     const settings = pretrainSettings(config, seed)
@@ -111,7 +114,7 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
   }
   tell('kNN and linear probe of the features', false)
   found.features.push(...(await measureFeatures(config)))
-  let report = await writeReport(config, sizes, found)
+  report = await writeReport(config, sizes, found)
   for (const cell of cells) {
     if (hooks.signal?.aborted) return interrupted()
     const results = await finish(config, cell, hooks, tell)
@@ -131,7 +134,8 @@ async function finish(
   tell(`${cell.arm}, ${cell.labels} of the labels, ${cell.epochs} epochs, seed ${cell.seed}`, before !== null)
   if (before) {
     if (before.settings['epochs'] === cell.epochs) return before
-    throw new InputError(`'${settings.out}' was finetuned for ${String(before.settings['epochs'])} epochs, not ${cell.epochs}: remove it, or choose another folder`)
+    const epochs = String(before.settings['epochs'])
+    throw new InputError(`'${settings.out}' was finetuned for ${epochs} epochs, not ${cell.epochs}: remove it, or choose another folder`)
   }
   return (await finetune({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)).results
 }

@@ -82,12 +82,13 @@ export async function writeReport(config: ExperimentConfig, sizes: Sizes, found:
   const path = join(config.out, 'report.md')
   if (rows.length) await writeFileAtomic(join(config.out, 'accuracy.png'), await draw(rows))
   const versions = { gmml: version, libtorch: buildInfo().torch }
+  const software = `gmml ${version}, libtorch ${versions.libtorch}`
   const results = { versions, images, pretrainEpochs, rows, features: found.features }
   await writeFileAtomic(join(config.out, 'results.json'), `${JSON.stringify(results, null, 2)}\n`)
   const spread = 'Mean and standard deviation over seeds of the accuracy on the test images, in percent.'
   const text = [
     `# What pretraining is worth on ${config.images}`,
-    `${config.model}, pretrained for ${pretrainEpochs} epochs on ${images} images without labels; gmml ${version}, libtorch ${versions.libtorch}.`,
+    `${config.model}, pretrained for ${pretrainEpochs} epochs on ${images} images without labels; ${software}.`,
     ...(rows.length ? ['## Finetuning', spread, accuracyTable(rows), '![Test accuracy by labelled images](accuracy.png)'] : []),
     ...(found.features.length ? ['## Features without finetuning', featureTable(found.features)] : []),
     '## Commands', ['```sh', ...commandsOf(config, found), '```'].join('\n')

@@ -16,7 +16,7 @@ export interface CorruptionOptions {
   readonly alien?: number
   /** Pixels that rectangles are aligned to. Default 1. */
   readonly align?: number
-  /** Whether rectangles may hang over the image's edges, which are else corrupted less often than the middle. Default false, the authors' rule. */
+  /** Whether rectangles may hang over the edges, which are else corrupted less often than the middle. Default false, the authors' rule. */
   readonly overhang?: boolean
   /** Kinds of filling; each view takes one of them at random. Default noise. */
   readonly fill?: Fill | readonly Fill[]

@@ -45,8 +45,8 @@ function drawSide(random: Random, side: number, align: number): readonly [start:
 }
 
 /**
- * The same for rectangles that may hang over the edges, of which the part inside the image counts: whatever its extent, one covers every pixel
- * with the same probability.
+ * The same for rectangles that may hang over the edges, of which the part inside the image counts: whatever its extent, one covers every
+ * pixel with the same probability.
  */
 function drawOverhangingSide(random: Random, side: number, align: number): readonly [start: number, extent: number] {
   const [, extentBelow] = bounds(side, align)

@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { fills } from '../gmml/index.js'
 import {
-  cropScale, loopFields, machineFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
+  cropScale, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
 } from './settings.js'
 
 /**
@@ -25,15 +25,14 @@ export const pretrainSchema = z.strictObject({
   weightDecay: z.number().min(0).default(0.04).describe('weight decay at the start'),
   weightDecayEnd: z.number().min(0).default(0.4).describe('weight decay at the end'),
   warmupEpochs: z.number().min(0).default(10).describe('epochs of linear warm-up (at most a tenth of all)'),
-  accumulate: positiveInteger.default(1).describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
-  gradCheckpointing: z.boolean().default(false).describe('compute blocks again in backward: less memory, more time, the same result'),
+  ...memoryFields,
   ema: z.number().min(0).lt(1).default(0).describe('decay of a running mean of the weights, which is then exported; 0 = none'),
   clip: z.number().min(0).default(3).describe('largest norm of each gradient; 0 = no clipping'),
   dropPath: part.default(0.1).describe('stochastic depth of the last block'),
   maskBudget: part.positive().default(0.75).describe('largest part of a view that is corrupted'),
   alien: part.default(0.3).describe('part that pixels of other images replace; 0 = never'),
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
-  overhang: z.boolean().default(false).describe('rectangles may hang over the edges, so that the border is corrupted as often as the middle'),
+  overhang: z.boolean().default(false).describe('rectangles may hang over the edges: the border is corrupted as often as the middle'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
   cropScale: cropScale([0.05, 1]),
   featureBlocks: z

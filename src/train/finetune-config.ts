@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { parseLabelBudget } from '../data/index.js'
 import {
-  cropScale, loopFields, machineFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
+  cropScale, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
 } from './settings.js'
 
 /** Whether a text is a part of the labels or a number of them. */
@@ -28,10 +28,10 @@ export const finetuneSchema = z.strictObject({
     .string()
     .refine(isLabelBudget, `a part like '1%' or a number like '25/class'`)
     .default('100%')
-    .describe(`labelled images to learn from, drawn class by class: '1%' or '25/class'`),
-  validation: part.lt(1).default(0).describe('part of them that is held out for choices (without --test: at least 0.1); 0 = none'),
+    .meta({ description: `labelled images to learn from, drawn class by class: '1%' or '25/class'`, placeholder: 'part' }),
+  validation: part.lt(1).default(0).describe('part of them that is held out for choices; 0 = none (without --test: a tenth)'),
   validateEvery: positiveInteger.default(1).describe('epochs between measurements on what is held out'),
-  selectBest: z.boolean().default(false).describe('end with the weights of the epoch that was best on what is held out, not with the last ones'),
+  selectBest: z.boolean().default(false).describe('end with the weights of the epoch that was best on what is held out'),
   model: modelName.default('vit_small').describe('encoder, where the weights do not say'),
   imageSize: positiveInteger.optional().describe(`side of the images in pixels (default: the encoder's)`),
   patchSize: positiveInteger.optional().describe(`side of a patch in pixels (default: the encoder's)`),
@@ -45,8 +45,7 @@ export const finetuneSchema = z.strictObject({
   warmupEpochs: z.number().min(0).default(5).describe('epochs of linear warm-up (at most a tenth of all)'),
   clip: z.number().min(0).default(0).describe('largest norm of all gradients together; 0 = no clipping'),
   ema: z.number().min(0).lt(1).default(0).describe('decay of a running mean of the weights, which is then measured and exported; 0 = none'),
-  accumulate: positiveInteger.default(1).describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
-  gradCheckpointing: z.boolean().default(false).describe('compute blocks again in backward: less memory, more time, the same result'),
+  ...memoryFields,
   dropPath: part.default(0.1).describe('stochastic depth of the last block'),
   labelSmoothing: part.lt(1).default(0.1).describe('part of each target that is spread over all classes'),
   mixup: z.number().min(0).default(0.8).describe('alpha of mixup; 0 = none'),
@@ -57,7 +56,7 @@ export const finetuneSchema = z.strictObject({
   randAugment: z.int().min(0).default(2).describe('random operations on each image (RandAugment); 0 = none'),
   randAugmentMagnitude: z.int().min(0).max(30).default(9).describe('how strong they are'),
   cropScale: cropScale([0.08, 1]),
-  cropPadding: z.int().min(0).default(0).describe('instead: shift the image by up to so many pixels, the rest is the mean colour; 0 = crop'),
+  cropPadding: z.int().min(0).default(0).describe('instead of crops: shift by up to so many pixels, the rest is the mean colour; 0 = crop'),
   flip: part.default(0.5).describe('how often an image is mirrored left to right'),
   seed: z.int().min(0).default(0).describe('decides the choice of labels, initialisation, order, augmentation'),
   ...machineFields,

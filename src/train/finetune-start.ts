@@ -55,9 +55,8 @@ export async function startClassifier(
   try {
     const before = initial?.encoder
     const size = imageSize === undefined ? {} : { imageSize: [imageSize, imageSize] as [number, number] }
-    const described =
-      goesOn ??
-      (before ? { ...before, ...size, ...(patchSize && { patchSize }) } : describeEncoder({ model, imageSize, patchSize }, train, defaultStatistics(train)))
+    const found = before ? { ...before, ...size, ...(patchSize && { patchSize }) } : null
+    const described = goesOn ?? found ?? describeEncoder({ model, imageSize, patchSize }, train, defaultStatistics(train))
     if (described.channels !== train.channels) {
       throw new InputError(`'${train.path}' has images of ${train.channels} channels, the encoder takes ${described.channels}`)
     }

@@ -11,12 +11,12 @@ import { exportClassifier, keptCheckpoints, loadCheckpoint, type EncoderDescript
 import { parseFinetuneConfig, resumeFinetuneConfig, type FinetuneConfig, type FinetuneConfigInput } from './finetune-config.js'
 import { openFinetuneData, startClassifier, type FinetuneData } from './finetune-start.js'
 import { classificationTrial, FinetuneStep } from './finetune-step.js'
-import { TrainingLoop, type TrainingTask } from './loop.js'
+import { TrainingLoop, type EpochFigures, type TrainingTask } from './loop.js'
 import type { Precision } from './precision.js'
 import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
 import { RunFolder } from './run-folder.js'
-import { describedIn, requireSame, savedSettings, settleDevice, settlePrecision, type Saved } from './settle.js'
+import { describedIn, requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 export interface FinetuneResult {
   readonly status: 'done' | 'interrupted'
@@ -30,15 +30,16 @@ export interface FinetuneResult {
   readonly exported: string | null
 }
 
+const settle = (input: FinetuneConfigInput) => settleSettings(input, parseFinetuneConfig, resumeFinetuneConfig)
+
 /** Every setting that {@link finetune} would run with. @throws SettingsError for settings that are not legal. */
 export async function settleFinetuneConfig(input: FinetuneConfigInput): Promise<FinetuneConfig> {
-  const saved = await savedSettings(input)
-  return saved ? resumeFinetuneConfig(saved, input) : parseFinetuneConfig(input)
+  return (await settle(input)).config
 }
 
 /**
- * Trains a vision transformer with a classifier on labelled images, from pretrained weights or from scratch, and measures it. Test images are
- * asked once, when the training is done; what is chosen is chosen by images that are held out of the training images.
+ * Trains a vision transformer with a classifier on labelled images, from pretrained weights or from scratch, and measures it. Test images
+ * are asked once, when the training is done; what is chosen is chosen by images that are held out of the training images.
  *
  * Everything that can be wrong with the settings is found before the run folder is made. The seed decides the result: a run that was
  * interrupted and resumed equals one that was not.
@@ -48,8 +49,8 @@ export async function settleFinetuneConfig(input: FinetuneConfigInput): Promise<
  * @throws InputError for settings, weights and images that cannot be used, a loss that is not finite, and a disk that is full.
  */
 export async function finetune(input: FinetuneConfigInput, hooks: PretrainHooks = {}): Promise<FinetuneResult> {
-  const saved = await savedSettings(input)
-  const run = await FinetuneRun.prepare(saved ? resumeFinetuneConfig(saved, input) : parseFinetuneConfig(input), saved, hooks)
+  const { config, saved } = await settle(input)
+  const run = await FinetuneRun.prepare(config, saved, hooks)
   try {
     return await run.train()
   } finally {
@@ -90,14 +91,14 @@ class FinetuneRun implements TrainingTask {
   static async prepare(config: FinetuneConfig, saved: Saved | null, hooks: PretrainHooks): Promise<FinetuneRun> {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
-    if (folder.exists && !config.resume) {
-      throw new InputError(`'${config.out}' already holds a run. Go on with it (resume), or choose another folder`)
-    }
+    requireNew(folder, config.resume)
     if (config.from !== 'random' && !existsSync(config.from)) {
       throw new InputError(`Expected a run's folder, a file of weights or 'random' for from, received '${config.from}'`)
     }
     const data = await openFinetuneData(config)
-    if (config.selectBest && !data.validation) throw new InputError('Expected images that are held out (validation above 0) for selectBest, received none')
+    if (config.selectBest && !data.validation) {
+      throw new InputError('Expected images that are held out (validation above 0) for selectBest, received none')
+    }
     const owned: { dispose(): void }[] = []
     try {
       if (config.threads) setNumThreads(config.threads)
@@ -125,7 +126,8 @@ class FinetuneRun implements TrainingTask {
     const { config, encoder, precision, data, device, model } = this
     const imageCount = data.train.length
     const loopConfig = { ...config, keepBest: config.keepBest || config.selectBest }
-    const { loop, resumedFrom } = await TrainingLoop.open(this.folder, loopConfig, this, hooks, { ...config, encoder, precision, imageCount })
+    const settings = { ...config, encoder, precision, imageCount }
+    const { loop, resumedFrom } = await TrainingLoop.open(this.folder, loopConfig, this, hooks, settings)
     this.#loop = loop
     const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0)
     const classes = data.train.classes.length
@@ -177,7 +179,7 @@ class FinetuneRun implements TrainingTask {
     return this.step.run(images, indices.map((index) => this.data.train.labels[index]!), step)
   }
 
-  async measure(epoch: number): Promise<{ accuracy: number | null; figures: Readonly<Record<string, number>> }> {
+  async measure(epoch: number): Promise<EpochFigures> {
     const { validateEvery, epochs } = this.config
     const { validation } = this.data
     if (!validation || (epoch % validateEvery !== 0 && epoch !== epochs)) return { accuracy: null, figures: {} }

@@ -81,7 +81,8 @@ export async function readInitialWeights(init: string, name = 'init'): Promise<I
       encoder: file ? encoderIn(file.metadata) : null,
       copyInto: (model) => fitting(what, () => copyInto(weights, model)),
       // The running mean, if there is one, as it is what is exported.
-      copyIntoEncoder: (backbone) => fitting(what, () => loadTimm(backbone, encoderPart({ ...weights, ...means }), { classifier: 'ignore' })),
+      copyIntoEncoder: (backbone) =>
+        fitting(what, () => loadTimm(backbone, encoderPart({ ...weights, ...means }), { classifier: 'ignore' })),
       dispose
     }
   } catch (error) {

@@ -23,6 +23,12 @@ export interface LoopConfig extends RetentionRule {
   readonly resume: boolean
 }
 
+export interface EpochFigures {
+  /** On held-out images; null where it was not measured. */
+  readonly accuracy: number | null
+  readonly figures: Readonly<Record<string, number>>
+}
+
 /** What is particular to a training. */
 export interface TrainingTask {
   readonly step: TrainingStep
@@ -39,7 +45,7 @@ export interface TrainingTask {
    *
    * @returns Figures for the metrics; `accuracy`, on held-out images, is what the best checkpoint is chosen by.
    */
-  measure(epoch: number, journal: Journal): Promise<{ readonly accuracy: number | null; readonly figures: Readonly<Record<string, number>> }>
+  measure(epoch: number, journal: Journal): Promise<EpochFigures>
 }
 
 const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve))

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 
-import { expected, InputError } from '../errors.js'
+import { expected } from '../errors.js'
 import {
   defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
@@ -12,21 +12,22 @@ import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInpu
 import { readInitialWeights } from './initial-weights.js'
 import { heldOutKnn } from './knn-probe.js'
 import type { Journal } from './journal.js'
-import { TrainingLoop, type TrainingTask } from './loop.js'
+import { TrainingLoop, type EpochFigures, type TrainingTask } from './loop.js'
 import type { Precision } from './precision.js'
 import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
-import { requireSame, savedSettings, settleDevice, settlePrecision, type Saved } from './settle.js'
+import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
 const SAMPLES = 8 // images in the reconstruction grid
 
+const settle = (input: PretrainConfigInput) => settleSettings(input, parseConfig, resumeConfig)
+
 /** Every setting that {@link pretrain} would run with. @throws SettingsError for settings that are not legal. */
 export async function settleConfig(input: PretrainConfigInput): Promise<PretrainConfig> {
-  const saved = await savedSettings(input)
-  return saved ? resumeConfig(saved, input) : parseConfig(input)
+  return (await settle(input)).config
 }
 
 /**
@@ -40,8 +41,8 @@ export async function settleConfig(input: PretrainConfigInput): Promise<Pretrain
  * @throws InputError for settings and images that cannot be used, a loss that is not finite, and a disk that is full.
  */
 export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks = {}): Promise<PretrainResult> {
-  const saved = await savedSettings(input)
-  const run = await PretrainRun.prepare(saved ? resumeConfig(saved, input) : parseConfig(input), saved, hooks)
+  const { config, saved } = await settle(input)
+  const run = await PretrainRun.prepare(config, saved, hooks)
   try {
     return await run.train()
   } finally {
@@ -72,9 +73,7 @@ class PretrainRun implements TrainingTask {
   static async prepare(config: PretrainConfig, saved: Saved | null, hooks: PretrainHooks): Promise<PretrainRun> {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
-    if (folder.exists && !config.resume) {
-      throw new InputError(`'${config.out}' already holds a run. Go on with it (resume), or choose another folder`)
-    }
+    requireNew(folder, config.resume)
     const source = await openImages(config.images, { limit: config.limit })
     if (config.knnEvery && !(source.classes && source.length > 1)) {
       throw expected('at least two images, with classes (sub-folders or labels)', 'knnEvery', config.knnEvery)
@@ -149,7 +148,7 @@ class PretrainRun implements TrainingTask {
     return this.step.run(images, step, random)
   }
 
-  async measure(epoch: number, journal: Journal): Promise<{ accuracy: number | null; figures: Readonly<Record<string, number>> }> {
+  async measure(epoch: number, journal: Journal): Promise<EpochFigures> {
     const { knnEvery, seed } = this.config
     await this.#drawReconstructions(epoch, journal)
     if (knnEvery === 0 || epoch % knnEvery !== 0) return { accuracy: null, figures: {} }
@@ -180,7 +179,8 @@ class PretrainRun implements TrainingTask {
       return noGrad(() =>
         scope(() => {
           manualSeed(seed)
-          const { corrupted, mask } = corrupt(clean, { budget, alien, align, overhang, fill, random: (view) => randomFor(seed, view, 'sample') })
+          const random = (view: number) => randomFor(seed, view, 'sample')
+          const { corrupted, mask } = corrupt(clean, { budget, alien, align, overhang, fill, random })
           return { clean, corrupted, mask, reconstruction: model.reconstruct(corrupted) }
         })
       )

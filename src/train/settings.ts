@@ -30,6 +30,14 @@ export const machineFields = {
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)')
 }
 
+/** What saves memory. */
+export const memoryFields = {
+  accumulate: positiveInteger
+    .default(1)
+    .describe('parts of a batch that are computed one after the other: less memory, the same up to rounding and dropped paths'),
+  gradCheckpointing: z.boolean().default(false).describe('compute blocks again in backward: less memory, more time, the same result')
+}
+
 /** What a training writes down, and how it goes on. */
 export const loopFields = {
   tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
@@ -39,7 +47,7 @@ export const loopFields = {
   checkpointMinutes: z.number().min(0).default(15).describe('minutes after the last checkpoint until a further one; 0 = none'),
   keepLast: positiveInteger.default(2).describe('newest checkpoints to keep'),
   keepEvery: z.int().min(0).default(0).describe('keep also the checkpoint of every so many epochs; 0 = none'),
-  keepBest: z.boolean().default(false).describe('keep also the checkpoint of the best accuracy on held-out images (without one: of the lowest loss)'),
+  keepBest: z.boolean().default(false).describe('keep also the one that is best on held-out images (where none are: of the lowest loss)'),
   maxSkipped: positiveInteger.default(20).describe('steps in a row without a finite loss and gradient at which the run stops'),
   override: z.boolean().default(false).describe('resume with other settings, although they change the result'),
   resume: z.boolean().default(false).describe('go on from the newest checkpoint of the run')
@@ -83,7 +91,9 @@ export function resumeSettings<Schema extends z.ZodObject>(
   const list = (names: readonly string[]) =>
     names.map((name) => `${name} (the run has ${show(before[name])}, given is ${show(given[name])})`).join(', ')
   const impossible = changed.filter((name) => kind.fixed.includes(name))
-  if (impossible.length) throw new SettingsError(`A run cannot go on with other settings of ${list(impossible)}. Leave them out, or start a new run`)
+  if (impossible.length) {
+    throw new SettingsError(`A run cannot go on with other settings of ${list(impossible)}. Leave them out, or start a new run`)
+  }
   const allowed: readonly string[] = [...changeableInAll, ...(kind.changeable as string[])]
   const refused = given['override'] ? [] : changed.filter((name) => !allowed.includes(name))
   if (refused.length) {

@@ -8,10 +8,25 @@ import { RunFolder } from './run-folder.js'
 /** What config.json of a run holds. */
 export type Saved = Readonly<Record<string, unknown>>
 
-/** What config.json holds, if the settings ask to go on with a run that is there. */
-export async function savedSettings(input: { readonly resume?: boolean | undefined; readonly out: string }): Promise<Saved | null> {
+/**
+ * Every setting of a training: those given and defaults, or, if they ask to go on with a run that is there, also those of the run.
+ *
+ * @returns Also what config.json of that run holds; null for a new one.
+ * @throws SettingsError for settings that are not legal.
+ */
+export async function settleSettings<Input extends { readonly resume?: boolean | undefined; readonly out: string }, Config>(
+  input: Input, parse: (input: Input) => Config, resume: (saved: Saved, input: Input) => Config
+): Promise<{ readonly config: Config; readonly saved: Saved | null }> {
   const resumed = Boolean(input?.resume) && typeof input.out === 'string' && new RunFolder(input.out).exists
-  return resumed ? new RunFolder(input.out).readConfig() : null
+  if (!resumed) return { config: parse(input), saved: null }
+  const saved = await new RunFolder(input.out).readConfig()
+  return { config: resume(saved, input), saved }
+}
+
+/** @throws InputError if a run is there that is not to be gone on with. */
+export function requireNew(folder: RunFolder, resume: boolean): void {
+  if (!folder.exists || resume) return
+  throw new InputError(`'${folder.path}' already holds a run. Go on with it (resume), or choose another folder`)
 }
 
 /** The device to compute on. @throws InputError for a GPU that libtorch does not see. */
