@@ -25,6 +25,16 @@ afterEach(() => void vi.restoreAllMocks())
 const cosine = (base: number, final: number, part: number) => final + ((base - final) * (1 + Math.cos(Math.PI * part))) / 2
 
 describe('pretrain', () => {
+  it('reconstructs from the blocks it is told to, and a checkpoint says which', async () => {
+    const { images, out, settings } = await small()
+    await pretrain({ ...settings, images, out: out('run'), epochs: 1, featureBlocks: [1, 4], overhang: true })
+    const { model } = await loadModel((await new RunFolder(out('run')).listCheckpoints())[0]!)
+    expect(model.blocks).toEqual([1, 4])
+    model.dispose()
+    await expect(pretrain({ ...settings, images, out: out('none'), featureBlocks: [5] })).rejects.toThrow(/different blocks between 1 and 4 for blocks/)
+    expect(new RunFolder(out('none')).exists).toBe(false)
+  })
+
   it('leaves config, metrics, checkpoints, reconstructions and an encoder, tells what it does, and frees every tensor', async () => {
     const { images, out, settings } = await small()
     const { tensors } = torch.memory()
