@@ -74,7 +74,7 @@ class FinetuneRun implements TrainingTask {
   readonly #batchSize: number
   readonly #augmentation: Augmentation
   readonly #start = performance.now()
-  #loop!: TrainingLoop
+  #loop: TrainingLoop | null = null
 
   private constructor(
     readonly config: FinetuneConfig, readonly folder: RunFolder, readonly data: FinetuneData, readonly loader: Loader,
@@ -135,7 +135,7 @@ class FinetuneRun implements TrainingTask {
   }
 
   async train(): Promise<FinetuneResult> {
-    const loop = this.#loop
+    const loop = this.#loop!
     const status = await loop.run()
     const state = { status, out: this.config.out, steps: loop.step, loss: loop.loss }
     if (status === 'interrupted') return { ...state, results: null, exported: null }
@@ -154,13 +154,13 @@ class FinetuneRun implements TrainingTask {
   async #finalResults(): Promise<Results> {
     const { config, data, folder } = this
     const before = await readResults(folder.path)
-    if (before?.settings['steps'] === this.#loop.step) return before
+    if (before?.settings['steps'] === this.#loop!.step) return before
     const evaluation = (data.test ?? data.validation)!
-    const scores = await this.#loop.withBestWeights(() => this.#measureOn(evaluation))
+    const scores = await this.#loop!.withBestWeights(() => this.#measureOn(evaluation))
     const elsewhere = ['from', 'train', 'test', 'out', 'resume', 'override']
     const settings = Object.fromEntries(Object.entries(config).filter(([name]) => !elsewhere.includes(name)))
     const measurement = { command: 'finetune', subject: config.from, train: data.train, evaluation, start: this.#start } as const
-    const results = resultsOf({ ...measurement, settings: { ...settings, steps: this.#loop.step } }, scores)
+    const results = resultsOf({ ...measurement, settings: { ...settings, steps: this.#loop!.step } }, scores)
     await writeResults(folder.path, results)
     return results
   }
@@ -188,6 +188,7 @@ class FinetuneRun implements TrainingTask {
   }
 
   dispose(): void {
+    this.#loop?.dispose()
     this.model.dispose()
     this.step.dispose()
     this.loader.dispose()

@@ -8,6 +8,7 @@ import { Journal } from './journal.js'
 import type { LoopHooks } from './reports.js'
 import type { RetentionRule } from './retention.js'
 import type { RunFolder } from './run-folder.js'
+import { RunLock } from './run-lock.js'
 import { StepClock } from './step-clock.js'
 import type { TrainingStep } from './step.js'
 
@@ -62,25 +63,32 @@ export class TrainingLoop {
   #lastCheckpoint = { path: null as string | null, time: performance.now() }
 
   private constructor(
-    readonly folder: RunFolder, readonly config: LoopConfig, readonly task: TrainingTask, readonly hooks: LoopHooks
+    readonly folder: RunFolder, readonly config: LoopConfig, readonly task: TrainingTask, readonly hooks: LoopHooks, readonly lock: RunLock
   ) {}
 
   /**
-   * Takes up where the run stands, and writes its settings: the first thing that touches the disk.
+   * Takes up where the run stands, and writes its settings: the first thing that touches the disk. Until it is disposed of, no other training
+   * can write into the folder.
    *
    * @param settings - For config.json.
    */
   static async open(
     folder: RunFolder, config: LoopConfig, task: TrainingTask, hooks: LoopHooks, settings: Readonly<Record<string, unknown>>
   ): Promise<{ loop: TrainingLoop; resumedFrom: Progress | null }> {
-    const loop = new TrainingLoop(folder, config, task, hooks)
-    const resumedFrom = config.resume ? await loop.#resume() : null
-    await folder.removeUnfinished()
-    // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
-    const kept = Object.entries(settings).filter(([name]) => name !== 'resume' && name !== 'override')
-    await folder.create(Object.fromEntries(kept))
-    loop.#journal = await Journal.open(folder, loop.#step, config)
-    return { loop, resumedFrom }
+    const lock = await RunLock.take(folder)
+    try {
+      const loop = new TrainingLoop(folder, config, task, hooks, lock)
+      const resumedFrom = config.resume ? await loop.#resume() : null
+      await folder.removeUnfinished()
+      // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
+      const kept = Object.entries(settings).filter(([name]) => name !== 'resume' && name !== 'override')
+      await folder.create(Object.fromEntries(kept))
+      loop.#journal = await Journal.open(folder, loop.#step, config)
+      return { loop, resumedFrom }
+    } catch (error) {
+      lock.release()
+      throw error
+    }
   }
 
   async #resume(): Promise<Progress | null> {
@@ -231,5 +239,10 @@ export class TrainingLoop {
     const path = await saveCheckpoint(folder, task.step, progress, task.encoder, task.extra)
     this.#lastCheckpoint = { path, time: performance.now() }
     await removeSuperfluous(folder, this.config)
+  }
+
+  /** Lets others write into the folder. */
+  dispose(): void {
+    this.lock.release()
   }
 }

@@ -56,7 +56,7 @@ class PretrainRun implements TrainingTask {
   readonly stepsPerEpoch: number
   readonly extra: Readonly<Record<string, string>>
   readonly #augmentation: Augmentation
-  #loop!: TrainingLoop
+  #loop: TrainingLoop | null = null
 
   private constructor(
     readonly config: PretrainConfig, readonly folder: RunFolder, readonly source: ImageSource, readonly loader: Loader,
@@ -130,7 +130,7 @@ class PretrainRun implements TrainingTask {
   }
 
   async train(): Promise<PretrainResult> {
-    const loop = this.#loop
+    const loop = this.#loop!
     const status = await loop.run()
     const finished = status === 'done'
     const exported = finished ? await loop.withBestWeights(() => exportEncoder(this.folder, this.model.backbone, this.encoder)) : null
@@ -190,6 +190,7 @@ class PretrainRun implements TrainingTask {
   }
 
   dispose(): void {
+    this.#loop?.dispose()
     this.model.dispose()
     this.step.dispose()
     this.loader.dispose()

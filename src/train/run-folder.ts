@@ -16,6 +16,9 @@ export async function writing<T>(what: string, write: () => Promise<T>): Promise
   }
 }
 
+export const cannotWrite = ({ path }: RunFolder, error: Error): InputError =>
+  new InputError(`Cannot write the run folder '${path}': ${error.message}`, { cause: error })
+
 /** Paths of a run. */
 export class RunFolder {
   readonly config: string
@@ -43,7 +46,7 @@ export class RunFolder {
       for (const folder of [this.checkpoints, this.exported]) await mkdir(folder, { recursive: true })
       await writeFileAtomic(this.config, `${JSON.stringify(config, null, 2)}\n`)
     } catch (error) {
-      throw new InputError(`Cannot write the run folder '${this.path}': ${(error as Error).message}`, { cause: error })
+      throw cannotWrite(this, error as Error)
     }
   }
 
