@@ -3,8 +3,7 @@ import { join } from 'node:path'
 import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
 import { centreCrop, checkSize, type Rectangle, type Size } from './crop.js'
-import { randomFor, sample } from './random.js'
-import type { OpenOptions, SourceBase } from './source.js'
+import type { SourceBase } from './source.js'
 
 /** The endings of the files that are taken for images, in any case. */
 export const imageExtensions = ['jpg', 'jpeg', 'png', 'webp', 'avif', 'gif', 'tif', 'tiff'] as const
@@ -47,15 +46,12 @@ export interface FolderSource extends SourceBase {
 }
 
 /** Lists the image files of a folder and of all folders in it; no file is opened. Names that begin with a dot are passed over. */
-export async function openFolder(path: string, { limit }: OpenOptions = {}): Promise<FolderSource> {
-  const all: Found = { files: [], unreadable: [] }
-  await list(path, '', [], all)
-  all.files.sort()
-  const chosen = limit === undefined || limit >= all.files.length ? null : sample(all.files.length, limit, randomFor(0, 'limit'))
-  const files = chosen ? Array.from(chosen, (index) => all.files[index]!) : all.files
-  // The classes are those of the whole folder: a limit does not renumber them.
+export async function openFolder(path: string): Promise<FolderSource> {
+  const { files, unreadable }: Found = { files: [], unreadable: [] }
+  await list(path, '', [], { files, unreadable })
+  files.sort()
   const classOf = (file: string): string => file.slice(0, file.indexOf('/'))
-  const classes = all.files.length > 0 && all.files.every((file) => file.includes('/')) ? [...new Set(all.files.map(classOf))].sort() : null
+  const classes = files.length > 0 && files.every((file) => file.includes('/')) ? [...new Set(files.map(classOf))].sort() : null
   const numbers = new Map(classes?.map((name, index) => [name, index]))
   const at = (index: number): string => {
     const file = files[index]
@@ -70,7 +66,7 @@ export async function openFolder(path: string, { limit }: OpenOptions = {}): Pro
     classes,
     labels: classes && Int32Array.from(files, (file) => numbers.get(classOf(file))!),
     files,
-    unreadable: all.unreadable.sort(),
+    unreadable: unreadable.sort(),
     name: at,
     decodeCrops: async (index, crops, size) => decodeCrops(join(path, at(index)), crops, size),
     decodeResized: async (index, options) => decodeResized(join(path, at(index)), options)

@@ -9,7 +9,7 @@ import {
 } from '../../src/data/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { Tensor } from '../../src/torch/index.js'
-import { folderWith, idx, noise, paint } from './support.js'
+import { cifar, folderWith, idx, noise, paint } from './support.js'
 
 torch.setNumThreads(1)
 
@@ -33,6 +33,13 @@ const pixelsOf = (seed: number, width: number, height: number): Uint8Array => {
 async function idxFolder(count = 14, width = 20, height = 16): Promise<string> {
   const images = Array.from({ length: count }, (_, i) => [...pixelsOf(i, width, height)]).flat()
   return folderWith({ 'images-idx3-ubyte': idx([count, height, width], images) })
+}
+
+/** CIFAR-10 images of smooth waves, each channel its own. */
+async function cifarFolder(count = 14): Promise<string> {
+  const planes = Array.from({ length: 3 * count }, (_, i) => pixelsOf(i, 32, 32))
+  const labels = Array.from({ length: count }, (_, i) => [i % 10])
+  return folderWith({ 'data_batch_1.bin': cifar(labels, (i, c, y, x) => planes[3 * i + c]![32 * y + x]!) })
 }
 
 /** Colour photographs of several sizes, so small that they decode at once. */
@@ -65,7 +72,7 @@ const largest = (a: Tensor, b: Tensor): number => {
   return a.sub(b).abs().max().item()
 }
 
-describe.each([['IDX files', idxFolder], ['image files', photoFolder]] as const)('an epoch of %s', (_, make) => {
+describe.each([['IDX files', idxFolder], ['CIFAR files', cifarFolder], ['image files', photoFolder]] as const)('an epoch of %s', (_, make) => {
   it('depends on seed, epoch and index alone: not on workers, first step, nor what ran before', async () => {
     const source = await openImages(await make())
     const batches = await collect(source)
@@ -135,7 +142,7 @@ describe.each([['IDX files', idxFolder], ['image files', photoFolder]] as const)
     // Fewer where what earlier tests left was collected meanwhile.
     expect(Math.max(...counts)).toBeLessThanOrEqual(tensors)
     loader.dispose()
-    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors - (source.kind === 'idx' ? 1 : 0))
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors - (source.kind === 'memory' ? 1 : 0))
   })
 
   it('refuses a batch that is larger than the images, or no number', async () => {

@@ -15,7 +15,7 @@ async function openFiles(path: string, limit?: number): Promise<FolderSource> {
 describe('openImages', () => {
   it('opens IDX files where there are any, else image files', async () => {
     const folder = await folderWith({ 'images-idx3-ubyte': idx([1, 2, 2], ramp(4)), 'cover.jpg': '' })
-    expect(await openImages(folder)).toMatchObject({ kind: 'idx', length: 1 })
+    expect(await openImages(folder)).toMatchObject({ kind: 'memory', length: 1 })
     expect(await openImages(await folderWith({ 'cover.jpg': '' }))).toMatchObject({ kind: 'folder', length: 1, channels: 3 })
   })
 
@@ -28,7 +28,7 @@ describe('openImages', () => {
     expect(await refused(join(folder, 'absent'))).toMatch(/^Expected a folder that exists for images '.*absent', received 'nothing of/)
     expect(await refused(join(folder, 'file.jpg', 'below'))).toMatch(/folder that exists/)
     expect(await refused(join(folder, 'file.jpg'))).toMatch(/^Expected a folder for images '.*file\.jpg', received 'a file'$/)
-    expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\) or IDX files for images '.*', received 'none'$/)
+    expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\), IDX or CIFAR files for images '.*', received 'none'$/)
     expect(await refused('')).toMatch(/the path of a folder for images, received ''/)
     await mkdir(join(folder, 'empty'))
     expect(await refused(join(folder, 'empty'))).toMatch(/received 'none'$/)
