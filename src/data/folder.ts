@@ -1,5 +1,5 @@
 import { opendir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
 import { centreCrop, checkSize, type Rectangle, type Size } from './crop.js'
@@ -31,11 +31,14 @@ export interface Crop extends Rectangle {
 /** The crops of an image, or a function that draws them once the size of the upright image is known. */
 export type Crops = readonly Crop[] | ((width: number, height: number) => readonly Crop[])
 
-/** Colour images in files. */
+/** Colour images in files: those of a folder, or of a list. */
 export interface FolderSource extends SourceBase {
   readonly kind: 'folder'
   readonly channels: 3
-  /** Paths inside the folder, with '/', in the order of the source: ascending by UTF-16 code units, so equal on every machine. */
+  /**
+   * Paths, in the order of the source. Of a folder: inside it, with '/', ascending by UTF-16 code units, so equal on every machine; of a
+   * list: as they are in it.
+   */
   readonly files: readonly string[]
   /** Links that lead nowhere or in a circle, and sub-folders that cannot be read. */
   readonly unreadable: readonly string[]
@@ -50,26 +53,39 @@ export async function openFolder(path: string): Promise<FolderSource> {
   const { files, unreadable }: Found = { files: [], unreadable: [] }
   await list(path, '', [], { files, unreadable })
   files.sort()
-  const classOf = (file: string): string => file.slice(0, file.indexOf('/'))
-  const classes = files.length > 0 && files.every((file) => file.includes('/')) ? [...new Set(files.map(classOf))].sort() : null
-  const numbers = new Map(classes?.map((name, index) => [name, index]))
+  const inFolders = files.length > 0 && files.every((file) => file.includes('/'))
+  const classes = inFolders ? numberClasses(files.map((file) => file.slice(0, file.indexOf('/')))) : { classes: null, labels: null }
+  return fileSource({ path, root: path, files, unreadable: unreadable.sort(), ...classes })
+}
+
+/** The classes of images by their names: each once, in order, and for each image its number. */
+export function numberClasses(names: readonly string[]): { classes: string[]; labels: Int32Array } {
+  const classes = [...new Set(names)].sort()
+  const numbers = new Map(classes.map((name, number) => [name, number]))
+  return { classes, labels: Int32Array.from(names, (name) => numbers.get(name)!) }
+}
+
+type FileList = Pick<FolderSource, 'path' | 'files' | 'unreadable' | 'classes' | 'labels'>
+
+/** A source of these image files. @param root - The folder that relative paths start from. */
+export function fileSource({ root, ...list }: FileList & { readonly root: string }): FolderSource {
   const at = (index: number): string => {
-    const file = files[index]
-    if (file === undefined) throw expected(`an integer from 0 to ${files.length - 1}`, 'index', index)
+    const file = list.files[index]
+    if (file === undefined) throw expected(`an integer from 0 to ${list.files.length - 1}`, 'index', index)
     return file
+  }
+  const pathOf = (index: number): string => {
+    const file = at(index)
+    return isAbsolute(file) ? file : join(root, file)
   }
   return {
     kind: 'folder',
-    path,
-    length: files.length,
+    ...list,
+    length: list.files.length,
     channels: 3,
-    classes,
-    labels: classes && Int32Array.from(files, (file) => numbers.get(classOf(file))!),
-    files,
-    unreadable: unreadable.sort(),
     name: at,
-    decodeCrops: async (index, crops, size) => decodeCrops(join(path, at(index)), crops, size),
-    decodeResized: async (index, options) => decodeResized(join(path, at(index)), options)
+    decodeCrops: async (index, crops, size) => decodeCrops(pathOf(index), crops, size),
+    decodeResized: async (index, options) => decodeResized(pathOf(index), options)
   }
 }
 

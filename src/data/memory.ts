@@ -28,8 +28,11 @@ export interface SplitFiles {
  * @param format - What the files are called in messages.
  * @throws InputError for a split that is not there.
  */
-export function chooseSplit<Files extends SplitFiles>(splits: readonly Files[], split: Split | undefined, folder: string, format: string): Files {
-  const found = splits.find((entry) => entry.split === (split ?? 'train')) ?? (split === undefined || splits.length === 1 ? splits[0] : null)
+export function chooseSplit<Files extends SplitFiles>(
+  splits: readonly Files[], split: Split | undefined, folder: string, format: string
+): Files {
+  const wanted = splits.find((entry) => entry.split === (split ?? 'train'))
+  const found = wanted ?? (split === undefined || splits.length === 1 ? splits[0] : null)
   if (!found || (split !== undefined && found.split !== null && found.split !== split)) {
     throw expected(`${format} files of the split '${split}'`, `images '${folder}'`, splits.flatMap(({ images }) => images))
   }

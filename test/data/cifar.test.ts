@@ -19,7 +19,9 @@ const names10 = 'airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\n
 describe('openCifar', () => {
   it('opens CIFAR-10: batches by their number, images as they are in the records, classes by name', async () => {
     const files: Record<string, Uint8Array | string> = { 'batches.meta.txt': names10, 'readme.html': '<html>', 'test_batch.bin': one(9) }
-    for (let batch = 1; batch <= 11; batch++) files[`data_batch_${batch}.bin`] = cifar([[batch % 10], [3]], (image, c, y, x) => pixel(2 * batch + image, c, y, x))
+    for (let batch = 1; batch <= 11; batch++) {
+      files[`data_batch_${batch}.bin`] = cifar([[batch % 10], [3]], (image, c, y, x) => pixel(2 * batch + image, c, y, x))
+    }
     const folder = await folderWith(files)
     const source = (await openCifar(folder))!
     expect(source).toMatchObject({ kind: 'memory', path: folder, length: 22, channels: 3, height: 32, width: 32 })
@@ -57,14 +59,15 @@ describe('openCifar', () => {
   })
 
   it('is null where there are no such files', async () => {
-    expect(await openCifar(await folderWith({ 'data_batch_0.bin': '', 'data_batch.bin': '', 'batches.meta.txt': '', 'xtrain.bin': '' }))).toBeNull()
+    const others = { 'data_batch_0.bin': '', 'data_batch.bin': '', 'batches.meta.txt': '', 'xtrain.bin': '' }
+    expect(await openCifar(await folderWith(others))).toBeNull()
   })
 
   it.each<[string, Record<string, Uint8Array | string>, RegExp]>([
-    ['a file cut short', { 'data_batch_1.bin': one(1).subarray(0, 3000) }, /a multiple of 3073 bytes.*the CIFAR-10 file '.*_1\.bin', received 3000$/],
+    ['a file cut short', { 'data_batch_1.bin': one(1).subarray(0, 3000) }, /a multiple of 3073 bytes.*CIFAR-10 file '.*_1\.bin', received 3000$/],
     ['the other layout', { 'train.bin': one(1) }, /a multiple of 3074 bytes.*the CIFAR-100 file '.*train\.bin', received 3073$/],
     ['an empty file', { 'test_batch.bin': '' }, /received 0$/],
-    ['a label too high', { 'data_batch_1.bin': cifar([[0], [10]], pixel) }, /a label below 10, .* for record 1 of .*_1\.bin', received 10$/],
+    ['a label too high', { 'data_batch_1.bin': cifar([[0], [10]], pixel) }, /a label below 10, .* record 1 of .*_1\.bin', received 10$/],
     ['a label without a name', { 'data_batch_1.bin': one(2), 'batches.meta.txt': 'cat\ndog' }, /a label below 2, .*received 2$/],
     ['a name twice', { 'data_batch_1.bin': one(0), 'batches.meta.txt': 'cat\ndog\ncat' }, /a name for each class.*received 'cat twice'$/],
     ['a gap', { 'data_batch_1.bin': one(0), 'data_batch_3.bin': one(0) }, /data_batch_2\.bin beside data_batch_3\.bin/],
@@ -87,7 +90,8 @@ describe('images of CIFAR', () => {
     folderWith({ 'data_batch_1.bin': cifar(Array.from({ length: count }, (_, i) => [i % 10]), pixel) })
 
   it('are found by openImages, also a folder above them', async () => {
-    const folder = await folderWith({ 'set/data_batch_1.bin': one(1), 'set/cover.png': await paint(1, 1, () => [0, 0, 0]).png().toBuffer() })
+    const cover = await paint(1, 1, () => [0, 0, 0]).png().toBuffer()
+    const folder = await folderWith({ 'set/data_batch_1.bin': one(1), 'set/cover.png': cover })
     expect(await openImages(join(folder, 'set'))).toMatchObject({ kind: 'memory', length: 1 })
     const above = await folderWith({ 'cifar-10-batches-bin/data_batch_1.bin': one(1) })
     await expect(openImages(above)).rejects.toThrow(/received 'none; there are CIFAR files in its sub-folder cifar-10-batches-bin'$/)

@@ -72,7 +72,8 @@ const largest = (a: Tensor, b: Tensor): number => {
   return a.sub(b).abs().max().item()
 }
 
-describe.each([['IDX files', idxFolder], ['CIFAR files', cifarFolder], ['image files', photoFolder]] as const)('an epoch of %s', (_, make) => {
+const folders = [['IDX files', idxFolder], ['CIFAR files', cifarFolder], ['image files', photoFolder]] as const
+describe.each(folders)('an epoch of %s', (_, make) => {
   it('depends on seed, epoch and index alone: not on workers, first step, nor what ran before', async () => {
     const source = await openImages(await make())
     const batches = await collect(source)

@@ -25,7 +25,9 @@ export function idx(shape: readonly number[], data: Iterable<number>, magic = 0x
 }
 
 /** Records of a CIFAR file: of each image its label bytes, then its pixels, a function of channel, row and column. */
-export function cifar(labels: readonly (readonly number[])[], pixel: (image: number, c: number, y: number, x: number) => number): Uint8Array {
+export function cifar(
+  labels: readonly (readonly number[])[], pixel: (image: number, c: number, y: number, x: number) => number
+): Uint8Array {
   const plane = (image: number, c: number) => Array.from({ length: 1024 }, (_, i) => pixel(image, c, i >> 5, i & 31))
   return Uint8Array.from(labels.flatMap((own, image) => [...own, ...[0, 1, 2].flatMap((c) => plane(image, c))]))
 }
