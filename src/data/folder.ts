@@ -10,6 +10,10 @@ export const imageExtensions = ['jpg', 'jpeg', 'png', 'webp', 'avif', 'gif', 'ti
 
 const isImage = new RegExp(`\\.(?:${imageExtensions.join('|')})$`, 'i')
 
+/** A path on one line of a message: line ends and other control characters, which a terminal would obey, are spelt out. */
+export const printable = (path: string): string =>
+  path.replace(/[\u0000-\u001f\u007f-\u009f]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
 /** One file of a data set is not an image that can be decoded. The rest of the data set is not concerned. */
 export class BrokenImageError extends Error {
   override readonly name = 'BrokenImageError'
@@ -19,7 +23,7 @@ export class BrokenImageError extends Error {
    * @param reason - Why, as half a sentence.
    */
   constructor(readonly file: string, readonly reason: string, options?: ErrorOptions) {
-    super(`Cannot use the image '${file}': ${reason}`, options)
+    super(`Cannot use the image '${printable(file)}': ${reason}`, options)
   }
 }
 
@@ -135,12 +139,15 @@ interface Pixels extends Size {
  */
 async function decode(file: string): Promise<Pixels> {
   const bytes = await readFile(file).catch((error: NodeJS.ErrnoException) => {
-    throw new BrokenImageError(file, `the file cannot be read (${error.code})`, { cause: error })
+    // Such a name comes from a list of files with a replacement character, under which there is no file.
+    const misnamed = error.code === 'ENOENT' && file.includes('\ufffd')
+    throw new BrokenImageError(file, misnamed ? 'its name is not in UTF-8' : `the file cannot be read (${error.code})`, { cause: error })
   })
   if (bytes.length === 0) throw new BrokenImageError(file, 'the file is empty')
   // 'error' refuses what is cut short ('truncated' alone would pass some TIFF). 'warning', sharp's default, would also refuse photographs
   // with stray bytes between two segments, which Pillow reads without a word.
   const image = sharp(bytes, { failOn: 'error', autoOrient: true }).toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' })
+  await fromWideColours(image, bytes)
   const { data, info } = await image.toBuffer({ resolveWithObject: true }).catch((error: Error) => {
     throw new BrokenImageError(file, reasonOf(error), { cause: error })
   })
@@ -148,11 +155,23 @@ async function decode(file: string): Promise<Pixels> {
   return { data, width: info.width, height: info.height }
 }
 
+/**
+ * sharp takes images of 16 bits through their profile into the space of Display P3, and leaves them there unless a profile is named. Only
+ * where there is something to convert: the way through a profile costs time and rounds.
+ */
+async function fromWideColours(image: Sharp, bytes: Uint8Array): Promise<void> {
+  // JPEG, the most of all, has 8 bits.
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) return
+  // What cannot be read is told when it is decoded.
+  const found = await image.metadata().catch(() => null)
+  if (found?.hasProfile && found.depth === 'ushort' && found.channels >= 3) image.withIccProfile('srgb', { attach: false })
+}
+
 function reasonOf({ message }: Error): string {
   if (message.includes('unsupported image format')) return 'the content is not an image of a known format'
   if (message.includes('exceeds pixel limit')) return 'it has more pixels than the decoder allows'
   // libvips keeps one error text for all its threads: of files that fail at the same moment, one may get the words of both or none.
-  const words = message.split('\n')[0]!.trim()
+  const words = message.split('\n')[0]!.trim().replace(/:$/, '')
   return words === '' || words === 'Unknown error' ? 'it is damaged or cut short' : `it is damaged or cut short (${words})`
 }
 

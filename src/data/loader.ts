@@ -4,7 +4,7 @@ import { expected, InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Device, type Tensor } from '../torch/index.js'
 import type { Rectangle, Size } from './crop.js'
-import { BrokenImageError, type FolderSource } from './folder.js'
+import { BrokenImageError, type FolderSource, printable } from './folder.js'
 import type { MemorySource } from './memory.js'
 import { permutation, randomFor } from './random.js'
 import { resampleCrops } from './resample.js'
@@ -234,7 +234,7 @@ export class Loader {
     this.#options.onBroken?.(error)
     const allowed = Math.max(1, Math.floor((this.#options.maxBroken ?? 0.01) * this.#source.length))
     if (this.#broken.size <= allowed) return
-    const list = this.broken.map(({ file, reason }) => `  ${file}: ${reason}`).join('\n')
+    const list = this.broken.map(({ file, reason }) => `  ${printable(file)}: ${reason}`).join('\n')
     throw new InputError(
       `${this.#broken.size} of ${this.#source.length} images are broken, and at most ${allowed} may be. Mend or remove them:\n${list}`
     )
