@@ -21,7 +21,7 @@ export interface LoaderOptions {
   readonly statistics?: Statistics
   /** Files decoded at a time. Default 4. */
   readonly workers?: number
-  /** Part of the images that may be broken before loading stops. Default 0.01; at least one may be. */
+  /** Part of the images that may be broken before loading stops: at least one may be, unless it is 0. Default 0.01. */
   readonly maxBroken?: number
   /** Called once for each broken image. */
   readonly onBroken?: (error: BrokenImageError) => void
@@ -85,7 +85,10 @@ export class Loader {
   readonly #broken = new Map<number, BrokenImageError>()
   readonly #limit: ReturnType<typeof pLimit>
 
+  /** @throws InputError if `maxBroken` is no part. */
   constructor(source: ImageSource, options: LoaderOptions) {
+    const { maxBroken = 0 } = options
+    if (!(maxBroken >= 0 && maxBroken <= 1)) throw expected('a number from 0 to 1', 'maxBroken', maxBroken)
     this.#source = source
     this.#options = options
     this.statistics = options.statistics ?? defaultStatistics(source)
@@ -232,12 +235,12 @@ export class Loader {
     if (this.#broken.has(index)) return
     this.#broken.set(index, error)
     this.#options.onBroken?.(error)
-    const allowed = Math.max(1, Math.floor((this.#options.maxBroken ?? 0.01) * this.#source.length))
+    const { maxBroken = 0.01 } = this.#options
+    const allowed = maxBroken === 0 ? 0 : Math.max(1, Math.floor(maxBroken * this.#source.length))
     if (this.#broken.size <= allowed) return
     const list = this.broken.map(({ file, reason }) => `  ${printable(file)}: ${reason}`).join('\n')
-    throw new InputError(
-      `${this.#broken.size} of ${this.#source.length} images are broken, and at most ${allowed} may be. Mend or remove them:\n${list}`
-    )
+    const found = `${this.#broken.size} of ${this.#source.length} images are broken`
+    throw new InputError(`${found}, and at most ${allowed} may be (maxBroken). Mend or remove them:\n${list}`)
   }
 
   /**

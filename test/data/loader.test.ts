@@ -294,11 +294,20 @@ describe('broken images', () => {
       for await (const { images } of loader.epoch(epochOf({ batchSize: 3 }))) images.dispose()
     }
     const error = await run().then(() => undefined, (reason: Error) => reason)
-    expect(error?.message).toMatch(/^3 of 12 images are broken, and at most 2 may be\. Mend or remove them:\n/)
+    expect(error?.message).toMatch(/^3 of 12 images are broken, and at most 2 may be \(maxBroken\)\. Mend or remove them:\n/)
     for (const name of ['class-0/image-04.png', 'class-1/image-01.png', 'class-1/image-07.png']) {
       expect(error?.message).toContain(`${name}: the content is not an image of a known format`)
     }
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+
+  it('may be none at all where maxBroken is 0, which must be a part', async () => {
+    const source = await openImages(await photoFolder(5, [3]))
+    const strict = new Loader(source, { size: SIZE, device: 'cpu', maxBroken: 0 })
+    await expect(strict.all(5).next()).rejects.toThrow(/^1 of 5 images are broken, and at most 0 may be \(maxBroken\)/)
+    for (const maxBroken of [-0.1, 1.1, NaN]) {
+      expect(() => new Loader(source, { size: SIZE, device: 'cpu', maxBroken })).toThrow(/a number from 0 to 1 for maxBroken/)
+    }
   })
 
   it('one may be broken in any set; none that can be decoded is an error', async () => {
