@@ -91,6 +91,18 @@ describe('a folder of image files', () => {
     expect(source.unreadable).toEqual(['a/dangling.jpg', 'a/sub/circle', 'self.jpg'])
   })
 
+  it('follows hundreds of links, each to its own end', async () => {
+    const elsewhere = await folderWith({ 'a.png': '', 'text.txt': '', 'sub/b.png': '' })
+    const folder = await folderWith()
+    const ends = ['a.png', 'nowhere.png', 'sub', 'text.txt']
+    const names = Array.from({ length: 700 }, (_, i) => `${String(i).padStart(3, '0')}.png`)
+    await Promise.all(names.map((name, i) => symlink(join(elsewhere, ends[i % 4]!), join(folder, name))))
+    const source = await openFiles(folder)
+    // A link to text counts as what it is called, like a file of that name.
+    expect(source.files).toEqual(names.flatMap((name, i) => (i % 4 === 1 ? [] : [i % 4 === 2 ? `${name}/b.png` : name])))
+    expect(source.unreadable).toEqual(names.filter((_, i) => i % 4 === 1))
+  })
+
   it.runIf(process.getuid?.() === 0)('counts sub-folders that may not be read, and refuses such a folder', async () => {
     const folder = await folderWith({ 'open/1.png': '' })
     await chmod(folder, 0o755)
