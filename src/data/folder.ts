@@ -1,15 +1,19 @@
+import type { Dirent, Stats } from 'node:fs'
 import { opendir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
 import { centreCrop, checkSize, type Rectangle, type Size } from './crop.js'
-import { randomFor, sample } from './random.js'
-import type { OpenOptions, SourceBase } from './source.js'
+import type { SourceBase } from './source.js'
 
 /** The endings of the files that are taken for images, in any case. */
 export const imageExtensions = ['jpg', 'jpeg', 'png', 'webp', 'avif', 'gif', 'tif', 'tiff'] as const
 
 const isImage = new RegExp(`\\.(?:${imageExtensions.join('|')})$`, 'i')
+
+/** A path on one line of a message: line ends and other control characters, which a terminal would obey, are spelt out. */
+export const printable = (path: string): string =>
+  path.replace(/[\u0000-\u001f\u007f-\u009f]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** One file of a data set is not an image that can be decoded. The rest of the data set is not concerned. */
 export class BrokenImageError extends Error {
@@ -20,7 +24,7 @@ export class BrokenImageError extends Error {
    * @param reason - Why, as half a sentence.
    */
   constructor(readonly file: string, readonly reason: string, options?: ErrorOptions) {
-    super(`Cannot use the image '${file}': ${reason}`, options)
+    super(`Cannot use the image '${printable(file)}': ${reason}`, options)
   }
 }
 
@@ -32,11 +36,14 @@ export interface Crop extends Rectangle {
 /** The crops of an image, or a function that draws them once the size of the upright image is known. */
 export type Crops = readonly Crop[] | ((width: number, height: number) => readonly Crop[])
 
-/** Colour images in files. */
+/** Colour images in files: those of a folder, or of a list. */
 export interface FolderSource extends SourceBase {
   readonly kind: 'folder'
   readonly channels: 3
-  /** Paths inside the folder, with '/', in the order of the source: ascending by UTF-16 code units, so equal on every machine. */
+  /**
+   * Paths, in the order of the source. Of a folder: inside it, with '/', ascending by UTF-16 code units, so equal on every machine; of a
+   * list: as they are in it.
+   */
   readonly files: readonly string[]
   /** Links that lead nowhere or in a circle, and sub-folders that cannot be read. */
   readonly unreadable: readonly string[]
@@ -47,33 +54,43 @@ export interface FolderSource extends SourceBase {
 }
 
 /** Lists the image files of a folder and of all folders in it; no file is opened. Names that begin with a dot are passed over. */
-export async function openFolder(path: string, { limit }: OpenOptions = {}): Promise<FolderSource> {
-  const all: Found = { files: [], unreadable: [] }
-  await list(path, '', [], all)
-  all.files.sort()
-  const chosen = limit === undefined || limit >= all.files.length ? null : sample(all.files.length, limit, randomFor(0, 'limit'))
-  const files = chosen ? Array.from(chosen, (index) => all.files[index]!) : all.files
-  // The classes are those of the whole folder: a limit does not renumber them.
-  const classOf = (file: string): string => file.slice(0, file.indexOf('/'))
-  const classes = all.files.length > 0 && all.files.every((file) => file.includes('/')) ? [...new Set(all.files.map(classOf))].sort() : null
-  const numbers = new Map(classes?.map((name, index) => [name, index]))
+export async function openFolder(path: string): Promise<FolderSource> {
+  const { files, unreadable }: Found = { files: [], unreadable: [] }
+  await list(path, '', [], { files, unreadable })
+  files.sort()
+  const inFolders = files.length > 0 && files.every((file) => file.includes('/'))
+  const classes = inFolders ? numberClasses(files.map((file) => file.slice(0, file.indexOf('/')))) : { classes: null, labels: null }
+  return fileSource({ path, root: path, files, unreadable: unreadable.sort(), ...classes })
+}
+
+/** The classes of images by their names: each once, in order, and for each image its number. */
+export function numberClasses(names: readonly string[]): { classes: string[]; labels: Int32Array } {
+  const classes = [...new Set(names)].sort()
+  const numbers = new Map(classes.map((name, number) => [name, number]))
+  return { classes, labels: Int32Array.from(names, (name) => numbers.get(name)!) }
+}
+
+type FileList = Pick<FolderSource, 'path' | 'files' | 'unreadable' | 'classes' | 'labels'>
+
+/** A source of these image files. @param root - The folder that relative paths start from. */
+export function fileSource({ root, ...list }: FileList & { readonly root: string }): FolderSource {
   const at = (index: number): string => {
-    const file = files[index]
-    if (file === undefined) throw expected(`an integer from 0 to ${files.length - 1}`, 'index', index)
+    const file = list.files[index]
+    if (file === undefined) throw expected(`an integer from 0 to ${list.files.length - 1}`, 'index', index)
     return file
+  }
+  const pathOf = (index: number): string => {
+    const file = at(index)
+    return isAbsolute(file) ? file : join(root, file)
   }
   return {
     kind: 'folder',
-    path,
-    length: files.length,
+    ...list,
+    length: list.files.length,
     channels: 3,
-    classes,
-    labels: classes && Int32Array.from(files, (file) => numbers.get(classOf(file))!),
-    files,
-    unreadable: all.unreadable.sort(),
     name: at,
-    decodeCrops: async (index, crops, size) => decodeCrops(join(path, at(index)), crops, size),
-    decodeResized: async (index, options) => decodeResized(join(path, at(index)), options)
+    decodeCrops: async (index, crops, size) => decodeCrops(pathOf(index), crops, size),
+    decodeResized: async (index, options) => decodeResized(pathOf(index), options)
   }
 }
 
@@ -85,6 +102,7 @@ interface Found {
 /** Adds what lies in one folder; `ancestors` are the identities of the folders above it, by which a link in a circle is known. */
 async function list(root: string, inside: string, ancestors: readonly string[], found: Found): Promise<void> {
   const folders: string[] = []
+  const links: string[] = []
   try {
     const { dev, ino } = await stat(join(root, inside), { bigint: true })
     const identity = `${dev}:${ino}`
@@ -93,17 +111,34 @@ async function list(root: string, inside: string, ancestors: readonly string[], 
     for await (const entry of await opendir(join(root, inside), { bufferSize: 1024 })) {
       if (entry.name.startsWith('.')) continue
       const path = inside + entry.name
-      // Links are followed, as torchvision's ImageFolder does. What is neither file nor folder (a pipe would block) is passed over.
-      const kind = entry.isFile() || entry.isDirectory() ? entry : await stat(join(root, path)).catch(() => null)
-      if (kind === null) found.unreadable.push(path)
-      else if (kind.isDirectory()) folders.push(`${path}/`)
-      else if (kind.isFile() && isImage.test(path)) found.files.push(path)
+      if (!entry.isFile() && !entry.isDirectory()) links.push(path)
+      else put(path, entry, folders, found)
     }
+    await follow(root, links, (path, kind) => put(path, kind, folders, found))
   } catch (error) {
     if (inside === '') throw error
     found.unreadable.push(inside.slice(0, -1))
   }
   for (const folder of folders) await list(root, folder, ancestors, found)
+}
+
+/** Puts a path where it belongs, by what is there. What is neither file nor folder (a pipe would block) is passed over. */
+function put(path: string, kind: Pick<Dirent, 'isFile' | 'isDirectory'> | null, folders: string[], found: Found): void {
+  if (kind === null) found.unreadable.push(path)
+  else if (kind.isDirectory()) folders.push(`${path}/`)
+  else if (kind.isFile() && isImage.test(path)) found.files.push(path)
+}
+
+/** How many links are followed at a time: one by one, a million would take a minute. */
+const LINKS = 256
+
+/** Links are followed, as torchvision's ImageFolder does. `null` is one that leads nowhere. */
+async function follow(root: string, links: readonly string[], use: (path: string, kind: Stats | null) => void): Promise<void> {
+  for (let first = 0; first < links.length; first += LINKS) {
+    const some = links.slice(first, first + LINKS)
+    const kinds = await Promise.all(some.map((path) => stat(join(root, path)).catch(() => null)))
+    for (const [i, path] of some.entries()) use(path, kinds[i]!)
+  }
 }
 
 interface Pixels extends Size {
@@ -123,12 +158,15 @@ interface Pixels extends Size {
  */
 async function decode(file: string): Promise<Pixels> {
   const bytes = await readFile(file).catch((error: NodeJS.ErrnoException) => {
-    throw new BrokenImageError(file, `the file cannot be read (${error.code})`, { cause: error })
+    // Such a name comes from a list of files with a replacement character, under which there is no file.
+    const misnamed = error.code === 'ENOENT' && file.includes('\ufffd')
+    throw new BrokenImageError(file, misnamed ? 'its name is not in UTF-8' : `the file cannot be read (${error.code})`, { cause: error })
   })
   if (bytes.length === 0) throw new BrokenImageError(file, 'the file is empty')
   // 'error' refuses what is cut short ('truncated' alone would pass some TIFF). 'warning', sharp's default, would also refuse photographs
   // with stray bytes between two segments, which Pillow reads without a word.
   const image = sharp(bytes, { failOn: 'error', autoOrient: true }).toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' })
+  await fromWideColours(image, bytes)
   const { data, info } = await image.toBuffer({ resolveWithObject: true }).catch((error: Error) => {
     throw new BrokenImageError(file, reasonOf(error), { cause: error })
   })
@@ -136,11 +174,23 @@ async function decode(file: string): Promise<Pixels> {
   return { data, width: info.width, height: info.height }
 }
 
+/**
+ * sharp takes images of 16 bits through their profile into the space of Display P3, and leaves them there unless a profile is named. Only
+ * where there is something to convert: the way through a profile costs time and rounds.
+ */
+async function fromWideColours(image: Sharp, bytes: Uint8Array): Promise<void> {
+  // JPEG, the most of all, has 8 bits.
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) return
+  // What cannot be read is told when it is decoded.
+  const found = await image.metadata().catch(() => null)
+  if (found?.hasProfile && found.depth === 'ushort' && found.channels >= 3) image.withIccProfile('srgb', { attach: false })
+}
+
 function reasonOf({ message }: Error): string {
   if (message.includes('unsupported image format')) return 'the content is not an image of a known format'
   if (message.includes('exceeds pixel limit')) return 'it has more pixels than the decoder allows'
   // libvips keeps one error text for all its threads: of files that fail at the same moment, one may get the words of both or none.
-  const words = message.split('\n')[0]!.trim()
+  const words = message.split('\n')[0]!.trim().replace(/:$/, '')
   return words === '' || words === 'Unknown error' ? 'it is damaged or cut short' : `it is damaged or cut short (${words})`
 }
 

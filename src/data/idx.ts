@@ -3,18 +3,8 @@ import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { constants, gunzip, gunzipSync } from 'node:zlib'
 import { expected } from '../errors.js'
-import { randomFor, sample } from './random.js'
-import type { OpenOptions, SourceBase } from './source.js'
-
-/** Grey images of one size, all of them in memory. */
-export interface IdxSource extends SourceBase {
-  readonly kind: 'idx'
-  readonly channels: 1
-  /** [N, H, W], 0 = black. */
-  readonly images: Uint8Array
-  readonly height: number
-  readonly width: number
-}
+import { chooseSplit, type MemorySource, type SplitFiles } from './memory.js'
+import type { OpenOptions } from './source.js'
 
 /** The content of one IDX file: `data` in row-major order, one byte per element. */
 export interface IdxArray {
@@ -87,11 +77,8 @@ function damaged(error: unknown, name: string): unknown {
   return code?.startsWith('Z_') ? expected('an intact gzip stream', name, message) : error
 }
 
-type Split = 'train' | 'test'
-
-interface IdxPair {
-  readonly split: Split | null
-  readonly images: string
+interface IdxPair extends SplitFiles {
+  readonly images: readonly [string]
   readonly labels: string | null
 }
 
@@ -110,54 +97,42 @@ export async function findIdxPairs(folder: string): Promise<IdxPair[]> {
   return ['', 'train-', 't10k-', 'test-'].flatMap((prefix) => {
     const images = find(prefix, 'images')
     const split = prefix === '' ? null : prefix === 'train-' ? 'train' : 'test'
-    return images === undefined ? [] : [{ split, images, labels: find(prefix, 'labels') ?? null }]
+    return images === undefined ? [] : [{ split, images: [images], labels: find(prefix, 'labels') ?? null }]
   })
 }
 
 /**
- * Opens the IDX files of a folder. Of several image files, `split` says which: 'train' unless told; a file without a prefix belongs to
- * no split and is taken where it is the only one, or none is asked for.
+ * Opens the IDX files of a folder: grey images. Of several image files, `split` says which ({@link chooseSplit}).
  *
  * @returns null if there is no image file by such a name.
  * @throws InputError for a split that is not there, a damaged file, as many labels as there are not images, an empty set.
  */
-export async function openIdx(folder: string, { split, limit }: OpenOptions = {}): Promise<IdxSource | null> {
+export async function openIdx(folder: string, { split }: Pick<OpenOptions, 'split'> = {}): Promise<MemorySource | null> {
   const pairs = await findIdxPairs(folder)
   if (pairs.length === 0) return null
-  const pair = pairs.find((entry) => entry.split === (split ?? 'train')) ?? (split === undefined || pairs.length === 1 ? pairs[0]! : null)
-  if (pair === null || (split !== undefined && pair.split !== null && pair.split !== split)) {
-    throw expected(`IDX files of the split '${split}'`, `images '${folder}'`, pairs.map((entry) => entry.images))
+  const pair = chooseSplit(pairs, split, folder, 'IDX')
+  const file = join(folder, pair.images[0])
+  const { shape, data: images } = await readIdx(file, 3)
+  const [length, height, width] = shape as [number, number, number]
+  if (length === 0 || height === 0 || width === 0) throw expected('at least one image of one pixel', `the IDX file '${file}'`, shape)
+  const labels = pair.labels === null ? null : (await readIdx(join(folder, pair.labels), 1)).data
+  if (labels !== null && labels.length !== length) {
+    throw expected(`${length} labels, as many as images`, `the IDX file '${join(folder, pair.labels!)}'`, labels.length)
   }
-  const file = join(folder, pair.images)
-  const images = await readIdx(file, 3)
-  const [count, height, width] = images.shape as [number, number, number]
-  if (count === 0 || height === 0 || width === 0) throw expected('at least one image of one pixel', `the IDX file '${file}'`, images.shape)
-  const labels = pair.labels === null ? null : await readIdx(join(folder, pair.labels), 1)
-  if (labels !== null && labels.data.length !== count) {
-    throw expected(`${count} labels, as many as images`, `the IDX file '${join(folder, pair.labels!)}'`, labels.data.length)
-  }
-  const chosen = limit === undefined || limit >= count ? null : sample(count, limit, randomFor(0, 'limit'))
-  const pick = (data: Uint8Array, step: number): Uint8Array => {
-    if (chosen === null) return data
-    const picked = new Uint8Array(chosen.length * step)
-    chosen.forEach((from, to) => picked.set(data.subarray(from * step, (from + 1) * step), to * step))
-    return picked
-  }
-  const highest = labels?.data.reduce((a, b) => Math.max(a, b), 0) ?? 0
-  const length = chosen?.length ?? count
+  const highest = labels?.reduce((a, b) => Math.max(a, b), 0) ?? 0
   return {
-    kind: 'idx',
+    kind: 'memory',
     path: folder,
     length,
     channels: 1,
     classes: labels && Array.from({ length: highest + 1 }, (_, label) => String(label)),
-    labels: labels && Int32Array.from(pick(labels.data, 1)),
-    images: pick(images.data, height * width),
+    labels: labels && Int32Array.from(labels),
+    images,
     height,
     width,
     name(index) {
       if (!Number.isInteger(index) || index < 0 || index >= length) throw expected(`an integer from 0 to ${length - 1}`, 'index', index)
-      return `${basename(file)}#${chosen?.[index] ?? index}`
+      return `${basename(file)}#${index}`
     }
   }
 }

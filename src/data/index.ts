@@ -2,7 +2,8 @@ export { centreCrop, randomResizedCrop, type RandomResizedCropOptions, type Rect
 export {
   BrokenImageError, type Crop, type Crops, decodeCrops, decodeResized, type FolderSource, imageExtensions, type ResizeOptions
 } from './folder.js'
-export { type IdxArray, type IdxSource, readIdx } from './idx.js'
+export { type IdxArray, readIdx } from './idx.js'
+export type { MemorySource } from './memory.js'
 export { permutation, type Random, randomFor, type RandomKey, sample } from './random.js'
 export { type ImageSource, openImages, type OpenOptions, type SourceBase } from './source.js'
 export { chooseLabelled, holdOut, parseLabelBudget, selectImages, type LabelBudget } from './subset.js'

@@ -4,8 +4,8 @@ import { expected, InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Device, type Tensor } from '../torch/index.js'
 import type { Rectangle, Size } from './crop.js'
-import { BrokenImageError, type FolderSource } from './folder.js'
-import type { IdxSource } from './idx.js'
+import { BrokenImageError, type FolderSource, printable } from './folder.js'
+import type { MemorySource } from './memory.js'
 import { permutation, randomFor } from './random.js'
 import { resampleCrops } from './resample.js'
 import type { ImageSource } from './source.js'
@@ -17,11 +17,11 @@ export interface LoaderOptions {
   /** Size of the views in pixels. */
   readonly size: Size
   readonly device: Device
-  /** Mean and deviation to normalise with. Default: the data set's own for IDX, ImageNet's for files. */
+  /** Mean and deviation to normalise with. Default: the data set's own for images in memory, ImageNet's for files. */
   readonly statistics?: Statistics
   /** Files decoded at a time. Default 4. */
   readonly workers?: number
-  /** Part of the images that may be broken before loading stops. Default 0.01; at least one may be. */
+  /** Part of the images that may be broken before loading stops: at least one may be, unless it is 0. Default 0.01. */
   readonly maxBroken?: number
   /** Called once for each broken image. */
   readonly onBroken?: (error: BrokenImageError) => void
@@ -47,19 +47,26 @@ export interface Batch {
   readonly images: Tensor
 }
 
-/** Mean and standard deviation over all pixels of grey images. */
-function statisticsOf(images: Uint8Array): Statistics {
-  const counts = new Float64Array(256)
-  for (const value of images) counts[value]! += 1
-  // In whole numbers, as far as they go: a data set of one flat colour has a deviation of exactly 0, which cannot be divided by.
-  const mean = counts.reduce((sum, count, value) => sum + count * value, 0) / images.length
-  const variance = counts.reduce((sum, count, value) => sum + count * (value - mean) ** 2, 0) / images.length
-  return { mean: [mean / 255], std: [Math.sqrt(variance) / 255 || 1] }
+/** Mean and standard deviation of each channel over all pixels of all images. */
+function statisticsOf({ images, length, channels, height, width }: MemorySource): Statistics {
+  const area = height * width
+  const counts = Array.from({ length: channels }, () => new Float64Array(256))
+  for (let plane = 0; plane < length * channels; plane++) {
+    const own = counts[plane % channels]!
+    for (let i = plane * area; i < (plane + 1) * area; i++) own[images[i]!]! += 1
+  }
+  const each = counts.map((own) => {
+    // In whole numbers, as far as they go: a data set of one flat colour has a deviation of exactly 0, which cannot be divided by.
+    const mean = own.reduce((sum, count, value) => sum + count * value, 0) / (length * area)
+    const variance = own.reduce((sum, count, value) => sum + count * (value - mean) ** 2, 0) / (length * area)
+    return { mean: mean / 255, std: Math.sqrt(variance) / 255 || 1 }
+  })
+  return { mean: each.map(({ mean }) => mean), std: each.map(({ std }) => std) }
 }
 
-/** What images are normalised with unless told: the data set's own mean and deviation for IDX, ImageNet's for files. */
+/** What images are normalised with unless told: the data set's own mean and deviation for images in memory, ImageNet's for files. */
 export function defaultStatistics(source: ImageSource): Statistics {
-  return source.kind === 'idx' ? statisticsOf(source.images) : imagenetStatistics
+  return source.kind === 'memory' ? statisticsOf(source) : imagenetStatistics
 }
 
 /** How many batches are prepared ahead of the one in use. */
@@ -73,19 +80,25 @@ export class Loader {
   readonly statistics: Statistics
   readonly #source: ImageSource
   readonly #options: LoaderOptions
-  /** All images of an IDX source as uint8 [N, 1, H, W] on the device. */
+  /** All images of a source in memory as uint8 [N, C, H, W] on the device. */
   readonly #resident: Tensor | null
   readonly #broken = new Map<number, BrokenImageError>()
   readonly #limit: ReturnType<typeof pLimit>
 
+  /** @throws InputError if `maxBroken` is no part. */
   constructor(source: ImageSource, options: LoaderOptions) {
+    const { maxBroken = 0 } = options
+    if (!(maxBroken >= 0 && maxBroken <= 1)) throw expected('a number from 0 to 1', 'maxBroken', maxBroken)
     this.#source = source
     this.#options = options
     this.statistics = options.statistics ?? defaultStatistics(source)
     this.#limit = pLimit(options.workers ?? 4)
     this.#resident =
-      source.kind === 'idx'
-        ? scope(() => keep(torch.fromTypedArray(source.images, [source.length, 1, source.height, source.width]).to(options.device)))
+      source.kind === 'memory'
+        ? scope(() => {
+            const { images, length, channels, height, width } = source
+            return keep(torch.fromTypedArray(images, [length, channels, height, width]).to(options.device))
+          })
         : null
   }
 
@@ -143,7 +156,7 @@ export class Loader {
     const crop = (index: number, view: number, width: number, height: number) =>
       drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation, size)
     if (this.#resident) {
-      const { width, height } = this.#source as IdxSource
+      const { width, height } = this.#source as MemorySource
       const crops = keys.map(([, , index, view]) => crop(index, view, width, height))
       return { indices, images: this.#fromResident(indices, crops, changes) }
     }
@@ -222,12 +235,12 @@ export class Loader {
     if (this.#broken.has(index)) return
     this.#broken.set(index, error)
     this.#options.onBroken?.(error)
-    const allowed = Math.max(1, Math.floor((this.#options.maxBroken ?? 0.01) * this.#source.length))
+    const { maxBroken = 0.01 } = this.#options
+    const allowed = maxBroken === 0 ? 0 : Math.max(1, Math.floor(maxBroken * this.#source.length))
     if (this.#broken.size <= allowed) return
-    const list = this.broken.map(({ file, reason }) => `  ${file}: ${reason}`).join('\n')
-    throw new InputError(
-      `${this.#broken.size} of ${this.#source.length} images are broken, and at most ${allowed} may be. Mend or remove them:\n${list}`
-    )
+    const list = this.broken.map(({ file, reason }) => `  ${printable(file)}: ${reason}`).join('\n')
+    const found = `${this.#broken.size} of ${this.#source.length} images are broken`
+    throw new InputError(`${found}, and at most ${allowed} may be (maxBroken). Mend or remove them:\n${list}`)
   }
 
   /**
@@ -243,7 +256,7 @@ export class Loader {
     for (let first = 0; first < this.#source.length; first += batchSize) {
       const indices = Array.from({ length: Math.min(batchSize, this.#source.length - first) }, (_, i) => first + i)
       if (this.#resident) {
-        const { width, height } = this.#source as IdxSource
+        const { width, height } = this.#source as MemorySource
         const crop = wholeCrop(width, height, size)
         yield { indices, images: this.#fromResident(indices, indices.map(() => crop), plain(indices)) }
         continue

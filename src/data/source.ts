@@ -1,12 +1,17 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expected } from '../errors.js'
+import { findCifar, openCifar } from './cifar.js'
 import { type FolderSource, imageExtensions, openFolder } from './folder.js'
-import { findIdxPairs, type IdxSource, openIdx } from './idx.js'
+import { findIdxPairs, openIdx } from './idx.js'
+import { isList, listExtensions, openList } from './list.js'
+import type { MemorySource } from './memory.js'
+import { randomFor, sample } from './random.js'
+import { selectImages } from './subset.js'
 
 /** What all sources of images have. */
 export interface SourceBase {
-  /** The folder, as it was given. */
+  /** The folder or list, as it was given. */
   readonly path: string
   /** How many images. */
   readonly length: number
@@ -19,54 +24,68 @@ export interface SourceBase {
   name(index: number): string
 }
 
-/** Images of one folder; `kind` tells which sort. */
-export type ImageSource = IdxSource | FolderSource
+/** Images of one folder or list; `kind` tells which sort. */
+export type ImageSource = MemorySource | FolderSource
 
 export interface OpenOptions {
   /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */
   readonly limit?: number | undefined
-  /** Of a folder that holds IDX files of both splits, which one. Default 'train' if there is one. */
+  /** Of a folder that holds IDX or CIFAR files of both splits, which one. Default 'train' if there is one. */
   readonly split?: 'train' | 'test' | undefined
 }
 
 /**
- * Opens a folder of images. IDX files directly in it (`train-images-idx3-ubyte.gz` and the like) are read into memory; otherwise its
- * image files, also those in sub-folders, are listed and are decoded when asked for. If all of them lie in sub-folders, the first
- * sub-folder on the way is the class.
+ * Opens a folder of images, or a list of them ({@link openList}: a file `.csv` or `.jsonl`).
  *
- * @param path - The folder.
- * @throws InputError: no such folder, a file, a folder without images, a damaged IDX file, a limit that is not a positive integer.
+ * IDX files directly in a folder (`train-images-idx3-ubyte.gz` and the like), or CIFAR's binary files (`data_batch_1.bin`, `train.bin`),
+ * are read into memory; otherwise its image files, also those in sub-folders, are listed and are decoded when asked for. If all of them
+ * lie in sub-folders, the first sub-folder on the way is the class.
+ *
+ * @param path - The folder or the list.
+ * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX or CIFAR file, a limit
+ * that is not a positive integer.
  */
 export async function openImages(path: string, options: OpenOptions = {}): Promise<ImageSource> {
   const { limit, split } = options
-  if (typeof path !== 'string' || path === '') throw expected('the path of a folder', 'images', path)
+  if (typeof path !== 'string' || path === '') throw expected('the path of a folder or a list', 'images', path)
   if (limit !== undefined && !(Number.isInteger(limit) && limit >= 1)) throw expected('an integer of at least 1', 'limit', limit)
   if (split !== undefined && split !== 'train' && split !== 'test') throw expected("'train' or 'test'", 'split', split)
   const name = `images '${path}'`
+  const kind = isList(path) ? 'list' : 'folder'
   try {
-    if (!(await stat(path)).isDirectory()) throw expected('a folder', name, 'a file')
-    const idx = await openIdx(path, options)
-    if (idx !== null) return idx
-    const folder = await openFolder(path, options)
-    if (folder.length > 0) return folder
-    const below = await idxSubfolder(path)
-    const found = below !== null ? `none; there are IDX files in its sub-folder ${below}`
+    if (!(await stat(path)).isDirectory()) {
+      if (!isList(path)) throw expected(`a folder, or a list (${listExtensions.join(', ')}),`, name, 'another file')
+      return limited(await openList(path), limit)
+    }
+    const memory = (await openIdx(path, options)) ?? (await openCifar(path, options))
+    if (memory !== null) return limited(memory, limit)
+    const folder = await openFolder(path)
+    if (folder.length > 0) return limited(folder, limit)
+    const below = await inSubfolder(path)
+    const found = below !== null ? `none; there are ${below}`
       : folder.unreadable.length > 0 ? `none; ${folder.unreadable.length} entries cannot be read` : 'none'
-    throw expected(`image files (${imageExtensions.join(', ')}) or IDX files`, name, found)
+    throw expected(`image files (${imageExtensions.join(', ')}), IDX or CIFAR files`, name, found)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT' || code === 'ENOTDIR') throw expected('a folder that exists', name, 'nothing of that name')
-    if (code === 'EACCES' || code === 'EPERM') throw expected('a folder that may be read', name, code)
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw expected(`a ${kind} that exists`, name, 'nothing of that name')
+    if (code === 'EACCES' || code === 'EPERM') throw expected(`a ${kind} that may be read`, name, code)
     throw error
   }
 }
 
-/** A sub-folder with IDX files in it: the likely slip is to name the folder above it. */
-async function idxSubfolder(path: string): Promise<string | null> {
+/** The classes stay those of all images: a limit does not renumber them. */
+function limited(source: ImageSource, limit: number | undefined): ImageSource {
+  return limit === undefined || limit >= source.length ? source : selectImages(source, sample(source.length, limit, randomFor(0, 'limit')))
+}
+
+/** Files of images in a sub-folder: the likely slip is to name the folder above it. */
+async function inSubfolder(path: string): Promise<string | null> {
   const folders = (await readdir(path, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
   // The training images come last in the alphabet, and are what was meant.
   for (const folder of folders.sort().reverse()) {
-    if ((await findIdxPairs(join(path, folder)).catch(() => [])).length > 0) return folder
+    for (const [format, find] of [['IDX', findIdxPairs], ['CIFAR', findCifar]] as const) {
+      if ((await find(join(path, folder)).catch(() => [])).length > 0) return `${format} files in its sub-folder ${folder}`
+    }
   }
   return null
 }

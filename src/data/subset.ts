@@ -1,4 +1,5 @@
 import { expected } from '../errors.js'
+import { copyImages } from './memory.js'
 import { permutation, randomFor } from './random.js'
 import type { ImageSource } from './source.js'
 
@@ -29,10 +30,7 @@ export function selectImages(source: ImageSource, indices: ArrayLike<number>): I
       decodeResized: async (index, options) => source.decodeResized(at(index), options)
     }
   }
-  const step = source.height * source.width
-  const images = new Uint8Array(chosen.length * step)
-  for (const [to, from] of chosen.entries()) images.set(source.images.subarray(from * step, (from + 1) * step), to * step)
-  return { ...source, ...common, images }
+  return { ...source, ...common, images: copyImages(source, chosen) }
 }
 
 /** How many labelled images there are to learn from: a part of each class, or so many images of each. */

@@ -11,6 +11,8 @@ export interface InputOptions {
   readonly statistics: Statistics
   /** Files decoded at a time. */
   readonly workers?: number
+  /** Part of the images that may be broken. Default 0.01. */
+  readonly maxBroken?: number
 }
 
 /**

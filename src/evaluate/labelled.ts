@@ -66,7 +66,7 @@ export class EvaluationSet {
 export interface LabelledRequest {
   /** Folder of images with classes. */
   readonly train: string
-  /** Folder of images with some of the same classes; of IDX files with two splits it may be the same folder. Default: none. */
+  /** Folder of images with some of the same classes; of IDX or CIFAR files with two splits it may be the same folder. Default: none. */
   readonly test?: string | undefined
   /** At most so many images of each folder. */
   readonly limit?: number | undefined
@@ -103,8 +103,8 @@ export async function openTraining(path: string, limit?: number): Promise<Labell
  */
 export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
   const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
-  const other = () => expected('another folder than --train, or one with IDX files of two splits,', '--test', path)
-  if (same && train.kind !== 'idx') throw other()
+  const other = () => expected('another folder than --train, or one with IDX or CIFAR files of two splits,', '--test', path)
+  if (same && train.kind !== 'memory') throw other()
   const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
   // A folder with a single pair of files, of neither split, gives that pair for both.
   const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')

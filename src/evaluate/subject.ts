@@ -68,7 +68,7 @@ export class Subject {
   ) {
     this.#request = request
     this.#device = settleDevice(request.device ?? 'cpu')
-    const [height, width] = encoder?.imageSize ?? (train.kind === 'idx' ? [train.height, train.width] : [32, 32])
+    const [height, width] = encoder?.imageSize ?? (train.kind === 'memory' ? [train.height, train.width] : [32, 32])
     this.#size = { height, width }
     this.#statistics = encoder ?? defaultStatistics(train)
   }

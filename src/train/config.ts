@@ -10,10 +10,10 @@ import {
  * flags and the check of config files all come from here.
  */
 export const pretrainSchema = z.strictObject({
-  images: z.string().min(1).describe('folder of image files (sub-folder = class), or of IDX files'),
+  images: z.string().min(1).describe('folder of image files (sub-folder = class), of IDX or CIFAR files, or a list (.csv, .jsonl)'),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
   model: modelName.default('vit_small').describe('encoder'),
-  imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX images)'),
+  imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX or CIFAR images)'),
   patchSize: positiveInteger.optional().describe('side of a patch in pixels (default: 16, or 4 for views of up to 64 pixels)'),
   registerTokens: z.int().min(0).default(0).describe('register tokens before those of the patches'),
   classToken: z.boolean().default(true).describe('CLS token before those of the patches'),

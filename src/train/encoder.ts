@@ -6,7 +6,7 @@ import type { EncoderDescription } from './checkpoint.js'
 /** What settings say of an encoder. */
 export interface EncoderSettings {
   readonly model: VisionTransformerName
-  /** Default: 224, or the size of IDX images. */
+  /** Default: 224, or the size of images in memory (IDX, CIFAR). */
   readonly imageSize?: number | undefined
   /** Default: 16, or 4 for images of up to 64 pixels. */
   readonly patchSize?: number | undefined
@@ -21,7 +21,7 @@ export interface EncoderSettings {
  */
 export function describeEncoder(config: EncoderSettings, source: ImageSource, statistics: Statistics): EncoderDescription {
   const side = config.imageSize
-  const imageSize: [number, number] = side ? [side, side] : source.kind === 'idx' ? [source.height, source.width] : [224, 224]
+  const imageSize: [number, number] = side ? [side, side] : source.kind === 'memory' ? [source.height, source.width] : [224, 224]
   const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)
   for (const length of imageSize) {
     if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)

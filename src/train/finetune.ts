@@ -108,8 +108,9 @@ class FinetuneRun implements TrainingTask {
       if (saved) requireSame(saved, { encoder, imageCount: data.train.length }, `train '${config.train}'`)
       const [height, width] = model.imageSize
       const { onBroken } = hooks
-      const options = { size: { height, width }, device, statistics: encoder, workers: config.workers, ...(onBroken && { onBroken }) }
-      const loader = new Loader(data.train, options)
+      const { workers, maxBroken } = config
+      const options = { size: { height, width }, device, statistics: encoder, workers, maxBroken }
+      const loader = new Loader(data.train, { ...options, ...(onBroken && { onBroken }) })
       owned.push(loader)
       const precision = settlePrecision(config.amp, saved, model, device, () => classificationTrial(model, device))
       const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision)
@@ -167,7 +168,8 @@ class FinetuneRun implements TrainingTask {
 
   #measureOn(images: EvaluationSet): ReturnType<EvaluationSet['measure']> {
     const { device, encoder: statistics, model } = this
-    return images.measure((unlabelled) => classify(model, unlabelled, { device, statistics, workers: this.config.workers }))
+    const { workers, maxBroken } = this.config
+    return images.measure((unlabelled) => classify(model, unlabelled, { device, statistics, workers, maxBroken }))
   }
 
   batches(epoch: number, firstStep: number): AsyncIterable<Batch> {

@@ -92,7 +92,8 @@ class PretrainRun implements TrainingTask {
       if (initial) owned.push(initial)
       const { onBroken } = hooks
       const size = { height, width }
-      const loader = new Loader(source, { size, device, statistics: encoder, workers: config.workers, ...(onBroken && { onBroken }) })
+      const { workers, maxBroken } = config
+      const loader = new Loader(source, { size, device, statistics: encoder, workers, maxBroken, ...(onBroken && { onBroken }) })
       owned.push(loader)
       loader.steps(config.batchSize)
       manualSeed(config.seed)

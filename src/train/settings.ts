@@ -19,7 +19,7 @@ export const cropScale = (fallback: [number, number]) =>
     .default(fallback)
     .describe('smallest and largest part of the image in a crop')
 
-/** Where a training computes. */
+/** Where a training computes, and what it reads there. */
 export const machineFields = {
   device: z
     .custom<Exclude<Device, 'meta'> | 'auto'>((value) => value === 'auto' || isComputing(value), `'auto', 'cpu', 'cuda' or 'cuda:N'`)
@@ -27,6 +27,7 @@ export const machineFields = {
     .describe('auto | cpu | cuda[:N]'),
   amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
   workers: positiveInteger.default(4).describe('image files decoded at a time'),
+  maxBroken: part.default(0.01).describe('part of the images that may be broken before the run stops, at least one image; 0 = none'),
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)')
 }
 
@@ -55,8 +56,8 @@ export const loopFields = {
 
 /** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
 export const changeableInAll = [
-  'out', 'epochs', 'device', 'workers', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing', 'checkpointEvery', 'checkpointSteps',
-  'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
+  'out', 'epochs', 'device', 'workers', 'maxBroken', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing', 'checkpointEvery',
+  'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ] as const
 
 /** The settings of one kind of training. */

@@ -28,7 +28,7 @@ describe('gmml', () => {
   it('lists every setting of the run in the help of pretrain', async () => {
     const { stdout } = await gmml(['pretrain', '--help'])
     const flags = ['--out', '--model', '--image-size', '--patch-size', '--epochs', '--batch-size', '--lr', '--weight-decay', '--warmup-epochs', '--clip',
-      '--mask-budget', '--alien', '--align', '--fill', '--seed', '--device', '--amp', '--workers', '--threads', '--limit', '--knn-every', '--resume', '--config', '--init <file>']
+      '--mask-budget', '--alien', '--align', '--fill', '--seed', '--device', '--amp', '--workers', '--max-broken', '--threads', '--limit', '--knn-every', '--resume', '--config', '--init <file>']
     for (const flag of flags) expect(stdout).toContain(`${flag}`)
   })
 

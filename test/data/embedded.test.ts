@@ -1,17 +1,17 @@
 import { readFile, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { type IdxSource, openImages } from '../../src/data/index.js'
+import { type MemorySource, openImages } from '../../src/data/index.js'
 
 const root = fileURLToPath(new URL('../../data/fashion-mnist-mini/', import.meta.url))
 
-async function open(split: string): Promise<IdxSource> {
+async function open(split: string): Promise<MemorySource> {
   const source = await openImages(root + split)
-  if (source.kind !== 'idx') throw new Error('Not IDX files')
+  if (source.kind !== 'memory') throw new Error('Not IDX files')
   return source
 }
 
-const pictures = ({ images, length }: IdxSource): string[] =>
+const pictures = ({ images, length }: MemorySource): string[] =>
   Array.from({ length }, (_, index) => Buffer.from(images.subarray(index * 784, (index + 1) * 784)).toString('latin1'))
 
 describe('the embedded images', () => {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { openIdx, readIdx } from '../../src/data/idx.js'
+import { type ImageSource, openImages } from '../../src/data/index.js'
 import { InputError } from '../../src/errors.js'
 import { folderWith, idx, ramp } from './support.js'
 
@@ -83,7 +84,7 @@ describe('openIdx', () => {
         [`${prefix}images-idx3-ubyte${ending}`]: pack(images), [`${prefix}labels-idx1-ubyte`]: labels, 'notes.txt': ''
       })
       const source = (await openIdx(folder))!
-      expect(source).toMatchObject({ kind: 'idx', path: folder, length: 4, channels: 1, height: 2, width: 3, classes: ['0', '1', '2'] })
+      expect(source).toMatchObject({ kind: 'memory', path: folder, length: 4, channels: 1, height: 2, width: 3, classes: ['0', '1', '2'] })
       expect([...source.images]).toEqual([...ramp(24)])
       expect(source.labels).toEqual(Int32Array.of(2, 0, 1, 2))
       expect(source.name(3)).toBe(`${prefix}images-idx3-ubyte${ending}#3`)
@@ -134,7 +135,8 @@ describe('openIdx', () => {
   it('limits to a fixed choice that keeps images, labels and names together', async () => {
     const all = idx([100, 1, 2], Array.from({ length: 200 }, (_, index) => index >> 1))
     const folder = await folderWith({ 'images-idx3-ubyte': all, 'labels-idx1-ubyte': idx([100], ramp(100)) })
-    const source = (await openIdx(folder, { limit: 30 }))!
+    const inMemory = (source: ImageSource) => (source.kind === 'memory' ? source : expect.fail('not in memory'))
+    const source = inMemory(await openImages(folder, { limit: 30 }))
     expect(source.length).toBe(30)
     expect(source.images.length).toBe(60)
     const numbers = Array.from({ length: 30 }, (_, index) => source.images[2 * index]!)
@@ -143,8 +145,8 @@ describe('openIdx', () => {
     expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b))
     expect(numbers).not.toEqual([...ramp(30)])
     expect(source.classes).toHaveLength(100)
-    const fewer = [...(await openIdx(folder, { limit: 10 }))!.labels!]
+    const fewer = [...(await openImages(folder, { limit: 10 })).labels!]
     expect(numbers).toEqual(expect.arrayContaining(fewer))
-    expect((await openIdx(folder, { limit: 1000 }))!.length).toBe(100)
+    expect((await openImages(folder, { limit: 1000 })).length).toBe(100)
   })
 })

@@ -9,7 +9,7 @@ import {
 } from '../../src/data/index.js'
 import * as torch from '../../src/torch/index.js'
 import type { Tensor } from '../../src/torch/index.js'
-import { folderWith, idx, noise, paint } from './support.js'
+import { cifar, folderWith, idx, noise, paint } from './support.js'
 
 torch.setNumThreads(1)
 
@@ -33,6 +33,13 @@ const pixelsOf = (seed: number, width: number, height: number): Uint8Array => {
 async function idxFolder(count = 14, width = 20, height = 16): Promise<string> {
   const images = Array.from({ length: count }, (_, i) => [...pixelsOf(i, width, height)]).flat()
   return folderWith({ 'images-idx3-ubyte': idx([count, height, width], images) })
+}
+
+/** CIFAR-10 images of smooth waves, each channel its own. */
+async function cifarFolder(count = 14): Promise<string> {
+  const planes = Array.from({ length: 3 * count }, (_, i) => pixelsOf(i, 32, 32))
+  const labels = Array.from({ length: count }, (_, i) => [i % 10])
+  return folderWith({ 'data_batch_1.bin': cifar(labels, (i, c, y, x) => planes[3 * i + c]![32 * y + x]!) })
 }
 
 /** Colour photographs of several sizes, so small that they decode at once. */
@@ -65,7 +72,8 @@ const largest = (a: Tensor, b: Tensor): number => {
   return a.sub(b).abs().max().item()
 }
 
-describe.each([['IDX files', idxFolder], ['image files', photoFolder]] as const)('an epoch of %s', (_, make) => {
+const folders = [['IDX files', idxFolder], ['CIFAR files', cifarFolder], ['image files', photoFolder]] as const
+describe.each(folders)('an epoch of %s', (_, make) => {
   it('depends on seed, epoch and index alone: not on workers, first step, nor what ran before', async () => {
     const source = await openImages(await make())
     const batches = await collect(source)
@@ -135,7 +143,7 @@ describe.each([['IDX files', idxFolder], ['image files', photoFolder]] as const)
     // Fewer where what earlier tests left was collected meanwhile.
     expect(Math.max(...counts)).toBeLessThanOrEqual(tensors)
     loader.dispose()
-    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors - (source.kind === 'idx' ? 1 : 0))
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors - (source.kind === 'memory' ? 1 : 0))
   })
 
   it('refuses a batch that is larger than the images, or no number', async () => {
@@ -286,11 +294,20 @@ describe('broken images', () => {
       for await (const { images } of loader.epoch(epochOf({ batchSize: 3 }))) images.dispose()
     }
     const error = await run().then(() => undefined, (reason: Error) => reason)
-    expect(error?.message).toMatch(/^3 of 12 images are broken, and at most 2 may be\. Mend or remove them:\n/)
+    expect(error?.message).toMatch(/^3 of 12 images are broken, and at most 2 may be \(maxBroken\)\. Mend or remove them:\n/)
     for (const name of ['class-0/image-04.png', 'class-1/image-01.png', 'class-1/image-07.png']) {
       expect(error?.message).toContain(`${name}: the content is not an image of a known format`)
     }
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+  })
+
+  it('may be none at all where maxBroken is 0, which must be a part', async () => {
+    const source = await openImages(await photoFolder(5, [3]))
+    const strict = new Loader(source, { size: SIZE, device: 'cpu', maxBroken: 0 })
+    await expect(strict.all(5).next()).rejects.toThrow(/^1 of 5 images are broken, and at most 0 may be \(maxBroken\)/)
+    for (const maxBroken of [-0.1, 1.1, NaN]) {
+      expect(() => new Loader(source, { size: SIZE, device: 'cpu', maxBroken })).toThrow(/a number from 0 to 1 for maxBroken/)
+    }
   })
 
   it('one may be broken in any set; none that can be decoded is an error', async () => {

@@ -15,7 +15,7 @@ async function openFiles(path: string, limit?: number): Promise<FolderSource> {
 describe('openImages', () => {
   it('opens IDX files where there are any, else image files', async () => {
     const folder = await folderWith({ 'images-idx3-ubyte': idx([1, 2, 2], ramp(4)), 'cover.jpg': '' })
-    expect(await openImages(folder)).toMatchObject({ kind: 'idx', length: 1 })
+    expect(await openImages(folder)).toMatchObject({ kind: 'memory', length: 1 })
     expect(await openImages(await folderWith({ 'cover.jpg': '' }))).toMatchObject({ kind: 'folder', length: 1, channels: 3 })
   })
 
@@ -27,9 +27,9 @@ describe('openImages', () => {
     })
     expect(await refused(join(folder, 'absent'))).toMatch(/^Expected a folder that exists for images '.*absent', received 'nothing of/)
     expect(await refused(join(folder, 'file.jpg', 'below'))).toMatch(/folder that exists/)
-    expect(await refused(join(folder, 'file.jpg'))).toMatch(/^Expected a folder for images '.*file\.jpg', received 'a file'$/)
-    expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\) or IDX files for images '.*', received 'none'$/)
-    expect(await refused('')).toMatch(/the path of a folder for images, received ''/)
+    expect(await refused(join(folder, 'file.jpg'))).toMatch(/^Expected a folder, or a list \(csv, jsonl\), for images '.*file\.jpg', received 'another file'$/)
+    expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\), IDX or CIFAR files for images '.*', received 'none'$/)
+    expect(await refused('')).toMatch(/the path of a folder or a list for images, received ''/)
     await mkdir(join(folder, 'empty'))
     expect(await refused(join(folder, 'empty'))).toMatch(/received 'none'$/)
     await symlink(join(folder, 'nowhere'), join(folder, 'empty', 'x.jpg'))
@@ -89,6 +89,18 @@ describe('a folder of image files', () => {
     const source = await openFiles(folder)
     expect(source.files).toEqual(['a/1.png', 'a/4.png', 'a/sub/2.png', 'linked/3.png'])
     expect(source.unreadable).toEqual(['a/dangling.jpg', 'a/sub/circle', 'self.jpg'])
+  })
+
+  it('follows hundreds of links, each to its own end', async () => {
+    const elsewhere = await folderWith({ 'a.png': '', 'text.txt': '', 'sub/b.png': '' })
+    const folder = await folderWith()
+    const ends = ['a.png', 'nowhere.png', 'sub', 'text.txt']
+    const names = Array.from({ length: 700 }, (_, i) => `${String(i).padStart(3, '0')}.png`)
+    await Promise.all(names.map((name, i) => symlink(join(elsewhere, ends[i % 4]!), join(folder, name))))
+    const source = await openFiles(folder)
+    // A link to text counts as what it is called, like a file of that name.
+    expect(source.files).toEqual(names.flatMap((name, i) => (i % 4 === 1 ? [] : [i % 4 === 2 ? `${name}/b.png` : name])))
+    expect(source.unreadable).toEqual(names.filter((_, i) => i % 4 === 1))
   })
 
   it.runIf(process.getuid?.() === 0)('counts sub-folders that may not be read, and refuses such a folder', async () => {

@@ -10,7 +10,7 @@ describe('selectImages', () => {
   it('gives some images of IDX files, in the given order', async () => {
     const whole = await openImages(await stripes(9))
     const some = selectImages(whole, [7, 2, 2])
-    if (whole.kind !== 'idx' || some.kind !== 'idx') throw new Error('not IDX')
+    if (whole.kind !== 'memory' || some.kind !== 'memory') throw new Error('not IDX')
     expect([some.length, [...some.labels!], some.classes]).toEqual([3, [1, 2, 2], whole.classes])
     for (const [to, from] of [7, 2, 2].entries()) {
       expect([...some.images.slice(64 * to, 64 * to + 64)]).toEqual([...whole.images.slice(64 * from, 64 * from + 64)])

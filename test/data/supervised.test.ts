@@ -39,7 +39,7 @@ async function collect(source: ImageSource, augmentation: Augmentation, size = W
   return batches
 }
 
-const statisticsOf = (source: ImageSource) => (source.kind === 'idx' ? { mean: [0.3], std: [0.25] } : imagenetStatistics)
+const statisticsOf = (source: ImageSource) => (source.kind === 'memory' ? { mean: [0.3], std: [0.25] } : imagenetStatistics)
 const viewsOf = ({ indices }: Batch) => [0, 1].flatMap((view) => indices.map((index) => [3, 1, index, view] as const))
 /** All images, whole, in a batch's order: first view 0 of each, then view 1. */
 async function wholeViews(source: ImageSource, batch: Batch): Promise<Tensor> {

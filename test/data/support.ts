@@ -24,6 +24,14 @@ export function idx(shape: readonly number[], data: Iterable<number>, magic = 0x
   return Buffer.concat([header, Uint8Array.from(data)])
 }
 
+/** Records of a CIFAR file: of each image its label bytes, then its pixels, a function of channel, row and column. */
+export function cifar(
+  labels: readonly (readonly number[])[], pixel: (image: number, c: number, y: number, x: number) => number
+): Uint8Array {
+  const plane = (image: number, c: number) => Array.from({ length: 1024 }, (_, i) => pixel(image, c, i >> 5, i & 31))
+  return Uint8Array.from(labels.flatMap((own, image) => [...own, ...[0, 1, 2].flatMap((c) => plane(image, c))]))
+}
+
 /** 0, 1, 2, ... modulo 256. */
 export const ramp = (length: number): Uint8Array => Uint8Array.from({ length }, (_, index) => index)
 

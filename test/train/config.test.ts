@@ -14,7 +14,7 @@ describe('the settings', () => {
       warmupEpochs: 10, accumulate: 1, gradCheckpointing: false, ema: 0, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1,
       overhang: false, fill: 'noise',
       cropScale: [0.05, 1],
-      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false
     })
   })
@@ -71,7 +71,7 @@ describe('resumeConfig', () => {
 
   it('lets change what does not change the result', () => {
     const changed = {
-      images: 'moved', out: 'runs/b', epochs: 9, device: 'cuda', workers: 1, threads: 2, knnEvery: 3, tensorboard: true, gradCheckpointing: true, logEvery: 1, checkpointEvery: 4,
+      images: 'moved', out: 'runs/b', epochs: 9, device: 'cuda', workers: 1, maxBroken: 0.5, threads: 2, knnEvery: 3, tensorboard: true, gradCheckpointing: true, logEvery: 1, checkpointEvery: 4,
       checkpointSteps: 5, checkpointMinutes: 1, keepLast: 3, keepEvery: 2, keepBest: true, maxSkipped: 7
     } as const
     expect(resumeConfig(file, { ...changed, resume: true })).toEqual({ ...saved, ...changed, resume: true })

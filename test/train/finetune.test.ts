@@ -117,6 +117,22 @@ describe('finetune', () => {
   })
 })
 
+describe('broken images', () => {
+  it('stop a finetuning where they are more than maxBroken, those to learn from and those to measure on', async () => {
+    const sick = async () => {
+      const images = await photos()
+      for (const name of ['even/x.png', 'odd/y.png']) await writeFile(join(images, name), 'no image')
+      return images
+    }
+    const small = { imageSize: 16, batchSize: 4, epochs: 1 }
+    const many = /^2 of 8 images are broken, and at most 1 may be \(maxBroken\)/
+    await expect(finetune(settings({ ...small, train: await sick(), test: await photos() }))).rejects.toThrow(many)
+    await expect(finetune(settings({ ...small, train: await photos(), test: await sick() }))).rejects.toThrow(many)
+    const { results } = await finetune(settings({ ...small, train: await sick(), test: await sick(), maxBroken: 0.25 }))
+    expect(results!.scores['classifier']!.images).toBe(6)
+  })
+})
+
 describe('a finetuning that was interrupted and resumed equals one that was not, bit for bit', () => {
   const cases: readonly [name: string, step: number, changes: Partial<FinetuneConfigInput>][] = [
     ['in the first epoch', 2, {}],

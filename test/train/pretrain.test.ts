@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import sharp from 'sharp'
@@ -155,6 +155,19 @@ describe('pretrain', () => {
     for (const loss of losses) expect(Number.isFinite(loss) && loss > 0).toBe(true)
     const scaler = JSON.parse((await newestCheckpoint(out('a')))['scaler']!) as { _growth_tracker: number } | null
     expect(scaler?._growth_tracker ?? null).toBe(amp === 'fp16' ? 6 : null)
+  })
+
+  it('stops at more broken images than maxBroken, and goes on with more of them allowed', async () => {
+    const { out, settings } = await small()
+    const images = await photos()
+    for (const name of ['even/x.png', 'odd/y.png']) await writeFile(join(images, name), 'no image')
+    const config = { ...settings, images, out: out('a'), batchSize: 4, imageSize: 16, align: 4, epochs: 1 }
+    await expect(pretrain(config)).rejects.toThrow(/^2 of 8 images are broken, and at most 1 may be \(maxBroken\)/)
+    const broken: string[] = []
+    const onBroken = ({ file }: { readonly file: string }) => broken.push(file)
+    const result = await pretrain({ ...config, resume: true, maxBroken: 0.25 }, { onBroken })
+    expect(result).toMatchObject({ status: 'done', steps: 2 })
+    expect(broken.sort()).toEqual(['even/x.png', 'odd/y.png'].map((name) => join(images, name)))
   })
 
   it.each<Parameters<typeof pretrain>[0]['fill']>(['zeros', 'shuffle'])('fills with %s, on colour images in files', async (fill) => {
