@@ -7,6 +7,8 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/util/ParallelGuard.h>
 
+#include <climits>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -87,10 +89,6 @@ struct Part {
   bool flip;
 };
 
-struct Extent {
-  int width, height;
-};
-
 // Where the pixels of an upright image lie in the stored one, which EXIF may want turned and mirrored.
 struct Orientation {
   bool sideways, mirrorX, mirrorY;  // the mirrors in stored columns and rows
@@ -109,30 +107,23 @@ struct Orientation {
   }
 };
 
-Box scaled(const Box& box, int eighths, const JpegHeader& image) {
-  if (eighths == 8) return box;
-  // To the nearest pixel, at least one, and inside.
-  const auto nearest = [&](int value) { return static_cast<int>((static_cast<int64_t>(value) * eighths + 4) / 8); };
-  const auto length = [&](int whole) { return static_cast<int>((static_cast<int64_t>(whole) * eighths + 7) / 8); };
-  const auto side = [&](int start, int size, int whole) {
-    const int first = std::min(nearest(start), length(whole) - 1);
-    return std::pair{first, std::max(1, std::min(nearest(start + size), length(whole)) - first)};
-  };
-  const auto [left, width] = side(box.left, box.width, image.width);
-  const auto [top, height] = side(box.top, box.height, image.height);
-  return {left, top, width, height};
+// Where a part lies in the reduced image.
+Area reduced(const Box& box, int eighths) {
+  const double factor = eighths / 8.0;
+  return {box.left * factor, box.top * factor, box.width * factor, box.height * factor};
 }
 
-Box around(const std::vector<Part>& parts) {
-  Box all = parts.front().box;
-  for (const auto& [box, flip] : parts) {
-    const int right = std::max(all.left + all.width, box.left + box.width), bottom = std::max(all.top + all.height, box.top + box.height);
-    all.left = std::min(all.left, box.left);
-    all.top = std::min(all.top, box.top);
-    all.width = right - all.left;
-    all.height = bottom - all.top;
+// The pixels that all parts need.
+Box around(const std::vector<Part>& parts, int eighths) {
+  int left = INT_MAX, top = INT_MAX, right = 0, bottom = 0;
+  for (const auto& part : parts) {
+    const auto area = reduced(part.box, eighths);
+    left = std::min(left, static_cast<int>(std::floor(area.left)));
+    top = std::min(top, static_cast<int>(std::floor(area.top)));
+    right = std::max(right, static_cast<int>(std::ceil(area.left + area.width)));
+    bottom = std::max(bottom, static_cast<int>(std::ceil(area.top + area.height)));
   }
-  return all;
+  return {left, top, right - left, bottom - top};
 }
 
 // The smallest reduction of 8/8, 4/8, 2/8 and 1/8 at which no part has fewer pixels than the result. The others exist in libjpeg-turbo, but
@@ -149,29 +140,26 @@ int reductionFor(const std::vector<Part>& parts, Extent result) {
   return eighths;
 }
 
-// ATen's kernel for interleaved bytes: exact integers, so equal on any thread.
-at::Tensor resize(uint8_t* data, int width, int height, Extent size) {
-  const int64_t row = 3ll * width;
-  const auto image = at::from_blob(data, {1, 3, height, width}, {row * height, 1, row, 3}, at::TensorOptions().dtype(at::kByte));
-  return at::_upsample_bicubic2d_aa(image, {size.height, size.width}, false);
-}
+struct Image {
+  const uint8_t* data;
+  int width, height;
+  int64_t stepX, stepY, plane;
+};
 
 // Stored, resized pixels to upright planes [3, H, W].
-void writePlanes(const at::Tensor& image, const Orientation& orientation, bool flip, Extent size, uint8_t* to) {
-  // A flip turns the upright columns round: those lie in stored rows if the image lies on its side.
+void writePlanes(const Image& image, const Orientation& orientation, bool flip, Extent size, uint8_t* to) {
+  // A flip turns the upright columns round: those are stored rows if the image lies on its side.
   const bool mirrorX = orientation.mirrorX != (flip && !orientation.sideways), mirrorY = orientation.mirrorY != (flip && orientation.sideways);
-  int64_t stepX = image.stride(3), stepY = image.stride(2);
-  const auto* from = image.const_data_ptr<uint8_t>();
-  if (mirrorX) from += (image.size(3) - 1) * stepX, stepX = -stepX;
-  if (mirrorY) from += (image.size(2) - 1) * stepY, stepY = -stepY;
+  const auto* from = image.data + (mirrorX ? (image.width - 1) * image.stepX : 0) + (mirrorY ? (image.height - 1) * image.stepY : 0);
+  int64_t stepX = mirrorX ? -image.stepX : image.stepX, stepY = mirrorY ? -image.stepY : image.stepY;
   if (orientation.sideways) std::swap(stepX, stepY);
-  const int64_t plane = image.stride(1), area = static_cast<int64_t>(size.width) * size.height;
+  const int64_t area = static_cast<int64_t>(size.width) * size.height;
   for (int y = 0; y < size.height; ++y, from += stepY) {
     const auto* pixel = from;
     for (int x = 0; x < size.width; ++x, pixel += stepX, ++to) {
       to[0] = pixel[0];
-      to[area] = pixel[plane];
-      to[2 * area] = pixel[2 * plane];
+      to[area] = pixel[image.plane];
+      to[2 * area] = pixel[2 * image.plane];
     }
   }
 }
@@ -211,19 +199,33 @@ class DecodeJpeg : public PromisedWork {
       if (box.left < 0 || box.top < 0 || box.left > header.width - box.width || box.top > header.height - box.height) return false;
     }
     const int eighths = reductionFor(parts_, orientation.stored(size_));
-    for (auto& part : parts_) part.box = scaled(part.box, eighths, header);
     Pixels pixels;
-    if (!reader.decode(eighths, around(parts_), pixels)) return false;
+    if (!reader.decode(eighths, around(parts_, eighths), pixels)) return false;
     // One thread for each image: images are what is worked on in parallel.
     const c10::ParallelGuard serial(true);
     const c10::InferenceMode inference;
+    const auto size = orientation.stored(size_);
     auto* to = planes_;
     for (const auto& part : parts_) {
-      const auto resized = resize(cut(pixels, part.box), part.box.width, part.box.height, orientation.stored(size_));
-      writePlanes(resized, orientation, part.flip, size_, to);
-      to += 3ll * size_.width * size_.height;
+      const auto write = [&](const Image& image) { writePlanes(image, orientation, part.flip, size_, to); };
+      if (eighths == 8) {
+        const auto image = resize(pixels, part.box, size);
+        write({image.const_data_ptr<uint8_t>(), size.width, size.height, image.stride(3), image.stride(2), image.stride(1)});
+      } else {
+        const auto image = resample(pixels, reduced(part.box, eighths), size);
+        write({image.data(), size.width, size.height, 3, 3ll * size.width, 1});
+      }
+      to += 3ll * size.width * size.height;
     }
     return true;
+  }
+
+  // ATen's kernel for interleaved bytes: exact integers, so equal on any thread.
+  at::Tensor resize(Pixels& pixels, const Box& box, Extent size) {
+    const int64_t row = 3ll * box.width;
+    const auto options = at::TensorOptions().dtype(at::kByte);
+    const auto image = at::from_blob(cut(pixels, box), {1, 3, box.height, box.width}, {row * box.height, 1, row, 3}, options);
+    return at::_upsample_bicubic2d_aa(image, {size.height, size.width}, false);
   }
 
   uint8_t* cut(Pixels& pixels, const Box& box) {

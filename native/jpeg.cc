@@ -2,11 +2,13 @@
 #include "jpeg.h"
 
 #include "exif.h"
+#include "icc.h"
 
 #ifdef GMML_JPEG
 #include <algorithm>
 #include <csetjmp>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <jpeglib.h>
 
@@ -43,6 +45,7 @@ struct JpegReader::State {
   jpeg_progress_mgr progress{};
   jmp_buf leave;
   std::vector<uint8_t> row;
+  std::unique_ptr<JOCTET, decltype(&std::free)> profile{nullptr, &std::free};
 
   State() {
     info.err = jpeg_std_error(&errors);
@@ -81,18 +84,27 @@ struct JpegReader::State {
   }
 
   // The orientation, or 0 if a marker asks for more than decoding.
-  int readMarkers() const {
-    int orientation = 1, exifs = 0;
+  int readMarkers() {
+    int orientation = 1, exifs = 0, profiles = 0;
     for (auto* marker = info.marker_list; marker; marker = marker->next) {
       for (const auto* gainMap : kGainMaps) {
         if (holds(*marker, gainMap)) return 0;
       }
-      if (marker->marker == JPEG_APP0 + 2 && beginsWith(*marker, "ICC_PROFILE", 12)) return 0;
+      profiles += marker->marker == JPEG_APP0 + 2 && beginsWith(*marker, "ICC_PROFILE", 12);
       if (marker->marker != JPEG_APP0 + 1 || !beginsWith(*marker, "Exif", 4)) continue;
       orientation = ++exifs == 1 ? exifOrientation(marker->data, marker->data_length) : 0;
       if (orientation == 0) return 0;
     }
-    return orientation;
+    return profiles == 0 || hasSrgbProfile() ? orientation : 0;
+  }
+
+  // Pixels of other colour spaces must be converted.
+  bool hasSrgbProfile() {
+    JOCTET* data = nullptr;
+    unsigned int length = 0;
+    if (info.jpeg_color_space == JCS_GRAYSCALE || !jpeg_read_icc_profile(&info, &data, &length)) return false;
+    profile.reset(data);
+    return isSrgb(data, length);
   }
 
   bool start(int eighths) {

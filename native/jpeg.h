@@ -1,27 +1,17 @@
 #pragma once
 
+#include "resample.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 namespace gmml {
-
-// A rectangle of whole pixels.
-struct Box {
-  int left, top, width, height;
-};
 
 struct JpegHeader {
   int width, height;  // as they are stored, before the orientation
   int orientation;    // EXIF's, 1 to 8
   bool sideways() const { return orientation >= 5; }
-};
-
-// A part of an image: RGB, interleaved, rows without gaps.
-struct Pixels {
-  Box box;  // where it lies in the (reduced) image
-  std::vector<uint8_t> data;
 };
 
 // Reads JPEG files of the usual kinds with libjpeg-turbo: 8 bits, Huffman coding, grey or RGB or YCbCr, sRGB. It never judges a file: each

@@ -30,8 +30,7 @@ export async function readImageFile(path: string): Promise<ImageFile | null> {
  * Decodes the parts of a JPEG file that the crops need, once for all of them and at most reduced to what they need, and resizes each crop
  * to `size` with ATen's antialiased bicubic kernel (`torch.nn.functional.interpolate`; a = -0.5 as in Pillow). It works on libuv's threads.
  *
- * Where the crops have at least twice as many pixels as `size`, the image is decoded at a half, a quarter or an eighth of its size, and
- * the crops begin and end at the nearest of those pixels.
+ * Where the crops have at least twice as many pixels as `size`, the image is decoded at a half, a quarter or an eighth of its size first.
  *
  * @param file - With a `jpeg` size, that the crops lie inside of.
  * @returns For each crop its pixels [3, height, width], RGB; null for a file that is damaged, or may be: sharp is the judge of that.
