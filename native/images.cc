@@ -31,13 +31,26 @@ class PromisedWork : public Napi::AsyncWorker {
       : AsyncWorker(info.Env(), "gmml:image"), environment_(environmentOf(info)), deferred_(info.Env()), name_(name) {}
 
   virtual Napi::Value result() = 0;
-  void OnOK() override { deferred_.Resolve(result()); }
+  void OnOK() override {
+    settle([&] { deferred_.Resolve(result()); });
+  }
   void OnError(const Napi::Error& error) override {
-    throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
-    deferred_.Reject(Env().GetAndClearPendingException().Value());
+    settle([&] {
+      throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
+      deferred_.Reject(Env().GetAndClearPendingException().Value());
+    });
   }
 
  private:
+  // A JavaScript thread that is being ended still hears of its work, and refuses every value: nobody waits for one.
+  template <typename Work>
+  void settle(Work work) {
+    try {
+      work();
+    } catch (const Napi::Error&) {
+    }
+  }
+
   Environment& environment_;
   Napi::Promise::Deferred deferred_;
   const char* name_;
@@ -58,8 +71,8 @@ class ReadImage : public PromisedWork {
   Napi::Value result() override {
     if (!bytes_) return Env().Null();
     auto array = Napi::Array::New(Env(), 3);
-    auto* bytes = bytes_.release();
-    array[0u] = Napi::ArrayBuffer::New(Env(), bytes, length_, [](Napi::Env, void* data) { delete[] static_cast<uint8_t*>(data); });
+    array[0u] = Napi::ArrayBuffer::New(Env(), bytes_.get(), length_, [](Napi::Env, void* data) { delete[] static_cast<uint8_t*>(data); });
+    bytes_.release();  // only now: where that threw, nobody else frees them
     array[1u] = Napi::Number::New(Env(), header_.width);
     array[2u] = Napi::Number::New(Env(), header_.height);
     return array;
@@ -273,10 +286,11 @@ Napi::Value decodeJpeg(const Napi::CallbackInfo& info) {
   auto bytes = bufferAt(info, 0), planes = bufferAt(info, 4);
   auto parts = partsAt(info, 1);
   const double height = numberAt(info, 2), width = numberAt(info, 3);
-  const double needed = 3 * height * width * static_cast<double>(parts.size());
-  if (!(height >= 1 && width >= 1) || static_cast<double>(planes.ByteLength()) != needed) {
-    refuseAt(info, 4, "a buffer as long as the planes of all parts");
+  if (!(height >= 1 && height <= INT_MAX && width >= 1 && width <= INT_MAX) || height != std::floor(height) || width != std::floor(width)) {
+    refuseAt(info, 2, "a height and a width in whole pixels");
   }
+  const double needed = 3 * height * width * static_cast<double>(parts.size());
+  if (static_cast<double>(planes.ByteLength()) != needed) refuseAt(info, 4, "a buffer as long as the planes of all parts");
   const Extent size{static_cast<int>(width), static_cast<int>(height)};
   return (new DecodeJpeg(info, bytes, std::move(parts), size, planes))->start();
 }
