@@ -1,6 +1,6 @@
 # The same addon as CMakeLists.txt, for node-gyp: npm run build:gyp. The variables come from scripts/build-native.mjs.
 {
-  'variables': { 'libtorch%': '', 'cuda%': 0, 'cuda_include%': '' },
+  'variables': { 'libtorch%': '', 'cuda%': 0, 'jpeg%': 0, 'cuda_include%': '' },
   'targets': [
     {
       'target_name': 'gmml',
@@ -27,6 +27,7 @@
         'OTHER_LDFLAGS': ['-Wl,-rpath,<(libtorch)/lib']
       },
       'conditions': [
+        ['jpeg==1', { 'defines': ['GMML_JPEG=1'], 'libraries': ['-ljpeg'] }],
         ['cuda==1', {
           'defines': ['GMML_CUDA=1'],
           'libraries': ['-lc10_cuda', '-ltorch_cuda'],

@@ -1,8 +1,8 @@
-// npm run bench -- [ops] [step] [zoo] [types] [checkpoint] [--quick] [--write] [--only TEXT]: see README.md
+// npm run bench -- [ops] [step] [zoo] [types] [checkpoint] [data] [--quick] [--write] [--only TEXT]: see README.md
 import { parseArgs } from 'node:util'
 import { describeDevice, writeRecord } from './record.mjs'
 
-const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint']
+const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data']
 const USUAL = ['ops', 'step']
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]
 

@@ -14,6 +14,7 @@ void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment
 void initAnomaly(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initCheckpoint(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initImages(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment);
 
 }  // namespace gmml

@@ -1,6 +1,7 @@
 // Threads, devices, and what this addon was built of.
 #include "arguments.h"
 #include "exports.h"
+#include "jpeg.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -47,6 +48,7 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
 #else
   result.Set("cuda", false);
 #endif
+  result.Set("jpeg", jpegVersion() ? Napi::Value(Napi::String::New(info.Env(), jpegVersion())) : info.Env().Null());
   result.Set("configuration", at::show_config());
   return result;
 }

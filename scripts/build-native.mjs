@@ -1,8 +1,9 @@
 // Builds the addon from native/*.cc:  node scripts/build-native.mjs cmake|gyp
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeLibtorch, findLibtorch } from './libtorch.mjs'
@@ -67,23 +68,39 @@ function checkTools(system) {
   return compiler
 }
 
+/**
+ * Whether a program with libjpeg-turbo in it compiles and links: its header and library are optional, and other kinds of libjpeg do not
+ * have the functions that skip rows and columns.
+ * @param {string} compiler
+ */
+export function hasJpeg(compiler) {
+  const program = '#include <cstdio>\n#include <jpeglib.h>\nint main() { return !&jpeg_crop_scanline + !&jpeg_skip_scanlines + !LIBJPEG_TURBO_VERSION_NUMBER; }\n'
+  const folder = mkdtempSync(join(tmpdir(), 'gmml-jpeg-'))
+  try {
+    const args = ['-x', 'c++', '-', '-o', join(folder, 'program'), '-ljpeg']
+    return spawnSync(compiler, args, { input: program, stdio: ['pipe', 'ignore', 'ignore'] }).status === 0
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
 /** The two commands of a build, both run by node. */
 const STEPS = {
-  /** @param {Libtorch} libtorch @param {string} jobs */
-  cmake(libtorch, jobs) {
+  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs */
+  cmake(libtorch, jpeg, jobs) {
     const cli = join(dirname(require.resolve('cmake-js/package.json')), 'bin/cmake-js')
     const { path, cuda, cudaInclude } = libtorch
-    const defines = { GMML_LIBTORCH: path, GMML_CUDA: cuda ? 'ON' : 'OFF', GMML_CUDA_INCLUDE: cudaInclude.join(';') }
+    const defines = { GMML_LIBTORCH: path, GMML_CUDA: cuda ? 'ON' : 'OFF', GMML_JPEG: jpeg ? 'ON' : 'OFF', GMML_CUDA_INCLUDE: cudaInclude.join(';') }
     const options = ['--directory', ROOT, '--out', FOLDERS.cmake, '--config', 'Release', '--log-level', 'warn']
     return {
       configure: [cli, 'configure', ...options, ...Object.entries(defines).map(([name, value]) => `--CD${name}=${value}`)],
       compile: [cli, 'build', ...options, '--parallel', jobs]
     }
   },
-  /** @param {Libtorch} libtorch @param {string} jobs */
-  gyp(libtorch, jobs) {
+  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs */
+  gyp(libtorch, jpeg, jobs) {
     const cli = require.resolve('node-gyp/bin/node-gyp.js')
-    const variables = { libtorch: libtorch.path, cuda: libtorch.cuda ? 1 : 0, cuda_include: libtorch.cudaInclude[0] ?? '' }
+    const variables = { libtorch: libtorch.path, cuda: libtorch.cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: libtorch.cudaInclude[0] ?? '' }
     // Node's headers, where they are installed with it: node-gyp would otherwise download them.
     const prefix = join(dirname(process.execPath), '..')
     const major = /^#define NODE_MAJOR_VERSION (\d+)/m.exec(readText(join(prefix, 'include/node/node_version.h')))?.[1]
@@ -114,12 +131,14 @@ export function buildNative(system, { log = console.log, libtorch } = {}) {
   log(`gmml: ${describeLibtorch(found)}`)
 
   const started = performance.now()
+  const jpeg = hasJpeg(compiler.name)
+  if (!jpeg) log('gmml: no libjpeg-turbo with headers (libjpeg-turbo8-dev, libjpeg62-turbo-dev, libjpeg-turbo-devel): JPEG files are decoded by sharp alone')
   const { addon, info, log: logFile } = outputs(system)
   const sources = hashSources()
   const previous = readBuildInfo(system)
   // An addon that is left from before must not pass for the result of a build that failed.
   rmSync(info, { force: true })
-  const { configure, compile } = STEPS[system](found, String(availableParallelism()))
+  const { configure, compile } = STEPS[system](found, jpeg, String(availableParallelism()))
   const env = { ...process.env, VERBOSE: '1', V: '1' }
   /** @param {string[]} args @param {boolean} [append] */
   const step = (args, append = false) => runLogged(process.execPath, args, { log: logFile, append, cwd: ROOT, env })

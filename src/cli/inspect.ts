@@ -41,6 +41,7 @@ async function inspectInstallation(): Promise<Record<string, unknown>> {
     return {
       ...found,
       addon: { path, loads: true, napi: info.napi, compiler: info.compiler, build },
+      jpeg: info.jpeg === null ? 'sharp alone: the addon was built without libjpeg-turbo' : `libjpeg-turbo ${info.jpeg}`,
       libtorch: { version: info.torch, configuration: info.configuration }, devices, threads: torch.getNumThreads(), search
     }
   } catch (error) {
@@ -65,7 +66,7 @@ function print(report: Readonly<Record<string, unknown>>, indent = ''): void {
 
 export function inspectCommand(): Command {
   const command = new Command('inspect')
-  command.description('Show what this installation is made of: Node, addon, libtorch and where it came from, devices')
+  command.description('Show what this installation is made of: Node, addon, JPEG decoder, libtorch and where it came from, devices')
   return command.option('--json', 'print JSON').action(async () => {
     const report = await inspectInstallation()
     if (command.opts<{ json?: boolean }>().json) console.log(JSON.stringify(report, null, 2))

@@ -13,6 +13,11 @@ export interface Rectangle extends Size {
   readonly top: number
 }
 
+/** A part of an image in pixels of the upright image, mirrored left to right if `flip`. */
+export interface Crop extends Rectangle {
+  readonly flip?: boolean
+}
+
 export interface RandomResizedCropOptions {
   /** The area of the crop as a part of the image's area: smallest and largest. Default [0.05, 1]. */
   readonly scale?: readonly [number, number]

@@ -3,7 +3,8 @@ import { opendir, readFile, stat } from 'node:fs/promises'
 import { isAbsolute, join } from 'node:path'
 import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
-import { centreCrop, checkSize, type Rectangle, type Size } from './crop.js'
+import { centreCrop, checkSize, type Crop, type Rectangle, type Size } from './crop.js'
+import { decodeJpeg, hasFastJpeg, readImageFile } from './jpeg.js'
 import type { SourceBase } from './source.js'
 
 /** The endings of the files that are taken for images, in any case. */
@@ -26,11 +27,6 @@ export class BrokenImageError extends Error {
   constructor(readonly file: string, readonly reason: string, options?: ErrorOptions) {
     super(`Cannot use the image '${printable(file)}': ${reason}`, options)
   }
-}
-
-/** A part of an image in pixels of the upright image, mirrored left to right if `flip`. */
-export interface Crop extends Rectangle {
-  readonly flip?: boolean
 }
 
 /** The crops of an image, or a function that draws them once the size of the upright image is known. */
@@ -156,8 +152,8 @@ interface Pixels extends Size {
  * @throws BrokenImageError: the file cannot be read, is empty, damaged, cut short, no image, or of more pixels than sharp's limit (268
  * million), which guards against small files that unpack to gigabytes.
  */
-async function decode(file: string): Promise<Pixels> {
-  const bytes = await readFile(file).catch((error: NodeJS.ErrnoException) => {
+async function decode(file: string, content?: Uint8Array): Promise<Pixels> {
+  const bytes = content ?? await readFile(file).catch((error: NodeJS.ErrnoException) => {
     // Such a name comes from a list of files with a replacement character, under which there is no file.
     const misnamed = error.code === 'ENOENT' && file.includes('\ufffd')
     throw new BrokenImageError(file, misnamed ? 'its name is not in UTF-8' : `the file cannot be read (${error.code})`, { cause: error })
@@ -206,10 +202,23 @@ function reasonOf({ message }: Error): string {
  */
 export async function decodeCrops(file: string, crops: Crops, size: Size): Promise<Uint8Array[]> {
   checkSize('the size of the crops', size)
-  const image = await decode(file)
-  const list = typeof crops === 'function' ? crops(image.width, image.height) : crops
-  for (const crop of list) checkInside(crop, image)
+  const opened = hasFastJpeg() ? await readImageFile(file) : null
+  // Drawn once, whoever decodes: a function that draws at random would give others the second time.
+  let drawn: readonly Crop[] | null = null
+  if (opened?.jpeg) {
+    drawn = cropsOf(crops, opened.jpeg)
+    const planes = await decodeJpeg(opened, drawn, size)
+    if (planes) return planes
+  }
+  const image = await decode(file, opened?.bytes)
+  const list = cropsOf(drawn ?? crops, image)
   return Promise.all(list.map((crop) => resample(image, crop, size, { left: 0, top: 0, ...size }, crop.flip ?? false)))
+}
+
+function cropsOf(crops: Crops, { width, height }: Size): readonly Crop[] {
+  const list = typeof crops === 'function' ? crops(width, height) : crops
+  for (const crop of list) checkInside(crop, { width, height })
+  return list
 }
 
 export interface ResizeOptions {

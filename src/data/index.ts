@@ -1,6 +1,6 @@
-export { centreCrop, randomResizedCrop, type RandomResizedCropOptions, type Rectangle, type Size } from './crop.js'
+export { centreCrop, type Crop, randomResizedCrop, type RandomResizedCropOptions, type Rectangle, type Size } from './crop.js'
 export {
-  BrokenImageError, type Crop, type Crops, decodeCrops, decodeResized, type FolderSource, imageExtensions, type ResizeOptions
+  BrokenImageError, type Crops, decodeCrops, decodeResized, type FolderSource, imageExtensions, type ResizeOptions
 } from './folder.js'
 export { type IdxArray, readIdx } from './idx.js'
 export type { MemorySource } from './memory.js'

@@ -116,11 +116,22 @@ export interface Addon {
   generatorState(generator: Handle | string): Uint8Array
   setGeneratorState(generator: Handle | string, state: Uint8Array): void
 
+  /**
+   * Reads a file on a libuv worker: its bytes, and the upright size if `decodeJpeg` is likely to take it, else 0 and 0. null if it is empty
+   * or cannot be read.
+   */
+  readImage(path: string): Promise<[bytes: ArrayBuffer, width: number, height: number] | null>
+  /**
+   * Decodes parts of a JPEG file on a libuv worker: for each part five numbers (left, top, width, height in upright pixels, and 1 to flip)
+   * and planes [3, height, width]. false if the file is unusual or damaged: `planes` is undefined then.
+   */
+  decodeJpeg(bytes: ArrayBuffer, parts: Int32Array, height: number, width: number, planes: ArrayBuffer): Promise<boolean>
+
   setNumThreads(count: number): void
   numThreads(): number
   cudaDeviceCount(): number
   synchronize(device: string): void
-  buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; configuration: string }
+  buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; jpeg: string | null; configuration: string }
 }
 
 const require = createRequire(import.meta.url)

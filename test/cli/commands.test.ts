@@ -46,6 +46,7 @@ describe('gmml inspect', () => {
     expect(report).toMatchObject({
       node: process.version,
       addon: { loads: true, napi: 9 },
+      jpeg: expect.stringMatching(/^(libjpeg-turbo \d+\.\d+|sharp alone: )/) as string,
       libtorch: { version: expect.stringMatching(/^2\.\d+/) as string },
       devices: expect.arrayContaining(['cpu']) as string[],
       threads: expect.any(Number) as number,

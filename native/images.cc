@@ -1,0 +1,305 @@
+// Image files on libuv's workers: bytes, size, and parts that are decoded once and resized each to one size.
+#include "arguments.h"
+#include "exports.h"
+#include "jpeg.h"
+
+#include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/util/ParallelGuard.h>
+
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+namespace gmml {
+
+namespace {
+
+// A promise that is settled by work on a worker.
+class PromisedWork : public Napi::AsyncWorker {
+ public:
+  Napi::Promise start() {
+    const auto promise = deferred_.Promise();
+    Queue();
+    return promise;
+  }
+
+ protected:
+  PromisedWork(const Napi::CallbackInfo& info, const char* name)
+      : AsyncWorker(info.Env(), "gmml:image"), environment_(environmentOf(info)), deferred_(info.Env()), name_(name) {}
+
+  virtual Napi::Value result() = 0;
+  void OnOK() override {
+    settle([&] { deferred_.Resolve(result()); });
+  }
+  void OnError(const Napi::Error& error) override {
+    settle([&] {
+      throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
+      deferred_.Reject(Env().GetAndClearPendingException().Value());
+    });
+  }
+
+ private:
+  // A JavaScript thread that is being ended still hears of its work, and refuses every value: nobody waits for one.
+  template <typename Work>
+  void settle(Work work) {
+    try {
+      work();
+    } catch (const Napi::Error&) {
+    }
+  }
+
+  Environment& environment_;
+  Napi::Promise::Deferred deferred_;
+  const char* name_;
+};
+
+class ReadImage : public PromisedWork {
+ public:
+  ReadImage(const Napi::CallbackInfo& info, const std::string& path)
+      : PromisedWork(info, "readImage"), path_(path.begin(), path.end()) {}
+
+  void Execute() override {
+    if (!read()) return;
+    JpegReader reader(bytes_.get(), length_);
+    if (!reader.readHeader(header_)) header_ = {};
+    if (header_.sideways()) std::swap(header_.width, header_.height);
+  }
+
+  Napi::Value result() override {
+    if (!bytes_) return Env().Null();
+    auto array = Napi::Array::New(Env(), 3);
+    array[0u] = Napi::ArrayBuffer::New(Env(), bytes_.get(), length_, [](Napi::Env, void* data) { delete[] static_cast<uint8_t*>(data); });
+    bytes_.release();  // only now: where that threw, nobody else frees them
+    array[1u] = Napi::Number::New(Env(), header_.width);
+    array[2u] = Napi::Number::New(Env(), header_.height);
+    return array;
+  }
+
+ private:
+  bool read() {
+    std::error_code error;
+    const auto length = std::filesystem::file_size(path_, error);
+    if (error || length == 0 || length > (1ull << 31)) return false;
+    auto bytes = std::make_unique_for_overwrite<uint8_t[]>(length);
+    std::ifstream file(path_, std::ios::binary);
+    if (!file.read(reinterpret_cast<char*>(bytes.get()), static_cast<std::streamsize>(length))) return false;
+    bytes_ = std::move(bytes);
+    length_ = length;
+    return true;
+  }
+
+  std::filesystem::path path_;
+  std::unique_ptr<uint8_t[]> bytes_;
+  size_t length_ = 0;
+  JpegHeader header_{};
+};
+
+struct Part {
+  Box box;  // of the upright image; later of the stored one
+  bool flip;
+};
+
+// Where the pixels of an upright image lie in the stored one, which EXIF may want turned and mirrored.
+struct Orientation {
+  bool sideways, mirrorX, mirrorY;  // the mirrors in stored columns and rows
+
+  explicit Orientation(int exif)
+      : sideways(exif >= 5), mirrorX(exif == 2 || exif == 3 || exif == 7 || exif == 8),
+        mirrorY(exif == 3 || exif == 4 || exif == 6 || exif == 7) {}
+
+  Extent stored(Extent upright) const { return sideways ? Extent{upright.height, upright.width} : upright; }
+
+  Box stored(const Box& box, const JpegHeader& image) const {
+    Box turned = sideways ? Box{box.top, box.left, box.height, box.width} : box;
+    if (mirrorX) turned.left = image.width - turned.left - turned.width;
+    if (mirrorY) turned.top = image.height - turned.top - turned.height;
+    return turned;
+  }
+};
+
+// Where a part lies in the reduced image.
+Area reduced(const Box& box, int eighths) {
+  const double factor = eighths / 8.0;
+  return {box.left * factor, box.top * factor, box.width * factor, box.height * factor};
+}
+
+// The pixels that all parts need.
+Box around(const std::vector<Part>& parts, int eighths) {
+  int left = INT_MAX, top = INT_MAX, right = 0, bottom = 0;
+  for (const auto& part : parts) {
+    const auto area = reduced(part.box, eighths);
+    left = std::min(left, static_cast<int>(std::floor(area.left)));
+    top = std::min(top, static_cast<int>(std::floor(area.top)));
+    right = std::max(right, static_cast<int>(std::ceil(area.left + area.width)));
+    bottom = std::max(bottom, static_cast<int>(std::ceil(area.top + area.height)));
+  }
+  return {left, top, right - left, bottom - top};
+}
+
+// The smallest reduction of 8/8, 4/8, 2/8 and 1/8 at which no part has fewer pixels than the result. The others exist in libjpeg-turbo, but
+// without SIMD code: they take longer than 8/8.
+int reductionFor(const std::vector<Part>& parts, Extent result) {
+  const auto enough = [&](int eighths) {
+    return std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+      return static_cast<int64_t>(part.box.width) * eighths >= 8ll * result.width &&
+             static_cast<int64_t>(part.box.height) * eighths >= 8ll * result.height;
+    });
+  };
+  int eighths = 8;
+  while (eighths > 1 && enough(eighths / 2)) eighths /= 2;
+  return eighths;
+}
+
+struct Image {
+  const uint8_t* data;
+  int width, height;
+  int64_t stepX, stepY, plane;
+};
+
+// Stored, resized pixels to upright planes [3, H, W].
+void writePlanes(const Image& image, const Orientation& orientation, bool flip, Extent size, uint8_t* to) {
+  // A flip turns the upright columns round: those are stored rows if the image lies on its side.
+  const bool mirrorX = orientation.mirrorX != (flip && !orientation.sideways), mirrorY = orientation.mirrorY != (flip && orientation.sideways);
+  const auto* from = image.data + (mirrorX ? (image.width - 1) * image.stepX : 0) + (mirrorY ? (image.height - 1) * image.stepY : 0);
+  int64_t stepX = mirrorX ? -image.stepX : image.stepX, stepY = mirrorY ? -image.stepY : image.stepY;
+  if (orientation.sideways) std::swap(stepX, stepY);
+  const int64_t area = static_cast<int64_t>(size.width) * size.height;
+  for (int y = 0; y < size.height; ++y, from += stepY) {
+    const auto* pixel = from;
+    for (int x = 0; x < size.width; ++x, pixel += stepX, ++to) {
+      to[0] = pixel[0];
+      to[area] = pixel[image.plane];
+      to[2 * area] = pixel[2 * image.plane];
+    }
+  }
+}
+
+class DecodeJpeg : public PromisedWork {
+ public:
+  DecodeJpeg(const Napi::CallbackInfo& info, Napi::ArrayBuffer bytes, std::vector<Part> parts, Extent size, Napi::ArrayBuffer planes)
+      : PromisedWork(info, "decodeJpeg"),
+        owners_{Napi::Persistent(bytes), Napi::Persistent(planes)},
+        bytes_(static_cast<const uint8_t*>(bytes.Data())),
+        length_(bytes.ByteLength()),
+        parts_(std::move(parts)),
+        size_(size),
+        planes_(static_cast<uint8_t*>(planes.Data())) {}
+
+  void Execute() override {
+    try {
+      done_ = decode();
+    } catch (const std::bad_alloc&) {
+      done_ = false;  // another decoder may do with less
+    } catch (const std::exception& error) {
+      SetError(error.what());
+    }
+  }
+
+  Napi::Value result() override { return Napi::Boolean::New(Env(), done_); }
+
+ private:
+  bool decode() {
+    JpegHeader header;
+    JpegReader reader(bytes_, length_);
+    if (!reader.readHeader(header)) return false;
+    const Orientation orientation(header.orientation);
+    for (auto& part : parts_) {
+      part.box = orientation.stored(part.box, header);
+      const auto& box = part.box;
+      if (box.left < 0 || box.top < 0 || box.left > header.width - box.width || box.top > header.height - box.height) return false;
+    }
+    const int eighths = reductionFor(parts_, orientation.stored(size_));
+    Pixels pixels;
+    if (!reader.decode(eighths, around(parts_, eighths), pixels)) return false;
+    // One thread for each image: images are what is worked on in parallel.
+    const c10::ParallelGuard serial(true);
+    const c10::InferenceMode inference;
+    const auto size = orientation.stored(size_);
+    auto* to = planes_;
+    for (const auto& part : parts_) {
+      const auto write = [&](const Image& image) { writePlanes(image, orientation, part.flip, size_, to); };
+      if (eighths == 8) {
+        const auto image = resize(pixels, part.box, size);
+        write({image.const_data_ptr<uint8_t>(), size.width, size.height, image.stride(3), image.stride(2), image.stride(1)});
+      } else {
+        const auto image = resample(pixels, reduced(part.box, eighths), size);
+        write({image.data(), size.width, size.height, 3, 3ll * size.width, 1});
+      }
+      to += 3ll * size.width * size.height;
+    }
+    return true;
+  }
+
+  // ATen's kernel for interleaved bytes: exact integers, so equal on any thread.
+  at::Tensor resize(Pixels& pixels, const Box& box, Extent size) {
+    const int64_t row = 3ll * box.width;
+    const auto options = at::TensorOptions().dtype(at::kByte);
+    const auto image = at::from_blob(cut(pixels, box), {1, 3, box.height, box.width}, {row * box.height, 1, row, 3}, options);
+    return at::_upsample_bicubic2d_aa(image, {size.height, size.width}, false);
+  }
+
+  uint8_t* cut(Pixels& pixels, const Box& box) {
+    const auto& all = pixels.box;
+    const size_t row = 3ull * box.width;
+    auto* from = pixels.data.data() + 3 * (static_cast<size_t>(box.top - all.top) * all.width + (box.left - all.left));
+    if (box.width == all.width) return from;
+    cut_.resize(row * box.height);
+    for (int y = 0; y < box.height; ++y, from += 3ull * all.width) std::memcpy(cut_.data() + y * row, from, row);
+    return cut_.data();
+  }
+
+  Napi::Reference<Napi::ArrayBuffer> owners_[2];
+  const uint8_t* bytes_;
+  size_t length_;
+  std::vector<Part> parts_;
+  Extent size_;
+  uint8_t* planes_;
+  std::vector<uint8_t> cut_;
+  bool done_ = false;
+};
+
+Napi::ArrayBuffer bufferAt(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsArrayBuffer()) refuseAt(info, index, "an ArrayBuffer");
+  return info[index].As<Napi::ArrayBuffer>();
+}
+
+// Five numbers for each part: left, top, width, height, flip.
+std::vector<Part> partsAt(const Napi::CallbackInfo& info, size_t index) {
+  const auto value = info[index];
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) refuseAt(info, index, "an Int32Array");
+  const auto numbers = value.As<Napi::Int32Array>();
+  if (numbers.ElementLength() == 0 || numbers.ElementLength() % 5 != 0) refuseAt(info, index, "five numbers for each of one or more parts");
+  std::vector<Part> parts;
+  for (size_t i = 0; i < numbers.ElementLength(); i += 5) {
+    if (numbers[i + 2] < 1 || numbers[i + 3] < 1) refuseAt(info, index, "parts of at least 1 x 1 pixels");
+    parts.push_back({{numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]}, numbers[i + 4] != 0});
+  }
+  return parts;
+}
+
+Napi::Value readImage(const Napi::CallbackInfo& info) { return (new ReadImage(info, stringAt(info, 0)))->start(); }
+
+Napi::Value decodeJpeg(const Napi::CallbackInfo& info) {
+  auto bytes = bufferAt(info, 0), planes = bufferAt(info, 4);
+  auto parts = partsAt(info, 1);
+  const double height = numberAt(info, 2), width = numberAt(info, 3);
+  if (!(height >= 1 && height <= INT_MAX && width >= 1 && width <= INT_MAX) || height != std::floor(height) || width != std::floor(width)) {
+    refuseAt(info, 2, "a height and a width in whole pixels");
+  }
+  const double needed = 3 * height * width * static_cast<double>(parts.size());
+  if (static_cast<double>(planes.ByteLength()) != needed) refuseAt(info, 4, "a buffer as long as the planes of all parts");
+  const Extent size{static_cast<int>(width), static_cast<int>(height)};
+  return (new DecodeJpeg(info, bytes, std::move(parts), size, planes))->start();
+}
+
+}  // namespace
+
+void initImages(Napi::Env env, Napi::Object& exports, Environment& environment) {
+  exportFunction<"readImage", readImage>(env, exports, environment);
+  exportFunction<"decodeJpeg", decodeJpeg>(env, exports, environment);
+}
+
+}  // namespace gmml
