@@ -14,14 +14,18 @@ export interface EncoderSettings {
   readonly classToken?: boolean
 }
 
+/** Height and width of the views, in pixels. */
+export function viewSize(imageSize: number | undefined, source: ImageSource): [number, number] {
+  return imageSize ? [imageSize, imageSize] : source.kind === 'folder' ? [224, 224] : [source.height, source.width]
+}
+
 /**
  * The encoder and its input for these settings and images.
  *
  * @throws InputError for an image smaller than a patch, or one that the patches do not divide.
  */
 export function describeEncoder(config: EncoderSettings, source: ImageSource, statistics: Statistics): EncoderDescription {
-  const side = config.imageSize
-  const imageSize: [number, number] = side ? [side, side] : source.kind === 'idx' ? [source.height, source.width] : [224, 224]
+  const imageSize = viewSize(config.imageSize, source)
   const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)
   for (const length of imageSize) {
     if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)
