@@ -16,6 +16,8 @@ export interface ExaminedFiles {
   readonly files: readonly (ExaminedFile | null)[]
   readonly broken: readonly { readonly file: string; readonly reason: string }[]
   readonly bytes: number
+  /** How many were decoded, or tried to be. */
+  readonly tried: number
   /** How many were broken of those that were decoded although nothing was wrong with the header. */
   readonly decoded: { readonly count: number; readonly broken: number; readonly seconds: number }
   /** Over the middles of the decoded images, as the views have them; null if there is none. */
@@ -92,16 +94,18 @@ export async function examineFiles(source: FolderSource, options: ExamineOptions
   const broken = new Map<number, string>()
   const sums = new ChannelSums()
   const decoded = { count: 0, broken: 0 }
-  let bytes = 0
+  let [bytes, tried] = [0, 0]
   let decodingTime = 0 // of all workers together
 
   async function examine(slot: number): Promise<void> {
     const position = positions[slot]!
     const file = join(source.path, source.name(position))
-    bytes += await fileSize(file)
+    const size = await fileSize(file) // not in the sum: others are added meanwhile
+    bytes += size
     const header = await readHeader(file)
     files[slot] = header
     if (header && !decode.has(position)) return
+    tried++
     const start = performance.now()
     try {
       const crops = (width: number, height: number) => {
@@ -134,6 +138,7 @@ export async function examineFiles(source: FolderSource, options: ExamineOptions
     files,
     broken: inOrder.map(([slot, reason]) => ({ file: source.name(positions[slot]!), reason })),
     bytes,
+    tried,
     decoded: { ...decoded, seconds: decodingTime / 1000 / workers },
     statistics: sums.statistics()
   }

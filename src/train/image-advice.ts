@@ -16,8 +16,8 @@ function adviceOnBroken({ broken, images, examined }: ImageReport): string | nul
 function adviceOnSizes({ sizes, views }: ImageReport): string | null {
   if (!sizes || sizes.smallerThanViews === 0) return null
   const { smallerThanViews: count, fittingImageSize: side } = sizes
-  const view = views.width === views.height ? `${views.width}` : `${views.width} x ${views.height}`
-  const found = `${counted(count, 'image is', 'images are')} smaller than the ${view} pixel views, to which they are enlarged`
+  const view = `${views.width === views.height ? views.width : `${views.width} x ${views.height}`} pixel views`
+  const found = counted(count, `image is smaller than the ${view} and is enlarged`, `images are smaller than the ${view} and are enlarged`)
   return side === null ? found : `${found}: --image-size ${side} fits ${count === 1 ? 'it' : 'half of them'}`
 }
 

@@ -101,7 +101,9 @@ export async function describeImages(request: ImageReportRequest, hooks: ImageRe
   const positions = choose(source.length, settings.limit ?? (settings.full ? source.length : EXAMINED), settings.seed, 'examined')
   const [height, width] = viewSize(settings.imageSize, source)
   const views = { width, height }
-  const examined = source.kind === 'folder' ? await examineFolder(source, positions, width, settings, hooks) : examineArray(source, positions)
+  const examined = source.kind === 'folder'
+    ? await examineFolder(source, positions, width, settings, hooks)
+    : examineArray(source, positions)
   const good = positions.filter((_, slot) => examined.files[slot])
   const { count, seconds } = examined.decoded
   const loading = good.length === 0 ? null : await measureLoading(source, {
@@ -132,12 +134,13 @@ function examineFolder(
 function examineArray(source: Exclude<ImageSource, FolderSource>, positions: Uint32Array): ExaminedFiles {
   const { width, height, channels, kind } = source
   const files = Array<ExaminedFile>(positions.length).fill({ width, height, format: kind })
-  const bytes = positions.length * width * height * channels
-  return { files, broken: [], bytes, decoded: { count: positions.length, broken: 0, seconds: 0 }, statistics: defaultStatistics(source) }
+  const count = positions.length
+  const decoded = { count, broken: 0, seconds: 0 }
+  return { files, broken: [], bytes: count * width * height * channels, tried: count, decoded, statistics: defaultStatistics(source) }
 }
 
 function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): Omit<ImageReport, 'loading' | 'settings' | 'advice'> {
-  const { files, bytes, decoded, statistics } = examined
+  const { files, bytes, tried, statistics } = examined
   const good = files.filter((file) => file !== null)
   const formats = new Map<string, number>()
   for (const { format } of good) formats.set(format, (formats.get(format) ?? 0) + 1)
@@ -147,7 +150,7 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): O
     kind: source.kind,
     images: source.length,
     examined: files.length,
-    decoded: decoded.count,
+    decoded: tried,
     classes: countClasses(source),
     outsideClasses: folder?.files.filter((file) => !file.includes('/')).length ?? 0,
     formats: Object.fromEntries([...formats].sort(([, a], [, b]) => b - a)),

@@ -7,7 +7,7 @@ import {
 } from '../data/index.js'
 import { corrupt } from '../gmml/index.js'
 import type { EncodedImage } from '../io/index.js'
-import { fromTypedArray, manualSeed, noGrad, scope } from '../torch/index.js'
+import { fromTypedArray, manualSeed, noGrad, scope, type Tensor } from '../torch/index.js'
 import { pretrainSchema } from './config.js'
 import { viewSize } from './encoder.js'
 import { drawGrid, shown, WHITE, writePicture } from './grid.js'
@@ -49,8 +49,7 @@ export async function previewImages(request: PreviewRequest): Promise<EncodedIma
   const size = { height, width }
   const batch = await firstViews(source, size, settings)
   try {
-    const whole = await Promise.all(batch.indices.map((index) => wholeImage(source, index, size)))
-    const picture = await draw(source, batch, whole, settings)
+    const picture = await draw(source, batch, size, settings)
     await writePicture(settings.out, picture).catch((error: Error) => {
       throw new InputError(`Cannot write '${settings.out}': ${error.message}`, { cause: error })
     })
@@ -73,19 +72,20 @@ async function firstViews(source: ImageSource, size: Size, { cropScale, seed, wo
   }
 }
 
-function draw(source: ImageSource, { indices, images }: Batch, whole: readonly Uint8Array[], settings: Settings): Promise<EncodedImage> {
+async function draw(source: ImageSource, { indices, images }: Batch, size: Size, settings: Settings): Promise<EncodedImage> {
   const { maskBudget: budget, alien, align, overhang, fill, seed } = settings
-  const statistics = defaultStatistics(source)
-  const rows = indices.length
+  // The place of a broken image is taken by another, which may be there already.
+  const rows = indices.flatMap((index, i) => (indices.indexOf(index) === i ? [i] : []))
+  const whole = await Promise.all(rows.map((row) => wholeImage(source, indices[row]!, size)))
+  const first = () => fromTypedArray(Buffer.concat(whole), [rows.length, source.channels, size.height, size.width], { dtype: 'uint8' })
   return drawGrid(() => {
     manualSeed(seed)
-    const random = (view: number) => randomFor(seed, 0, indices[view % rows]!, Math.floor(view / rows), 'mask')
+    const random = (view: number) => randomFor(seed, 0, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
     const { corrupted } = corrupt(images, { budget, alien, align, overhang, fill, random })
-    const [, channels, height, width] = images.shape as [number, number, number, number]
-    const pixels = new Uint8Array(whole.flatMap((image) => [...image]))
-    const first = fromTypedArray(pixels, [rows, channels, height, width]).to('float32')
-    const [clean, hidden] = [images, corrupted].map((views) => shown(views, statistics).chunk(VIEWS)) as [typeof images[], typeof images[]]
-    return [first, ...clean.flatMap((view, i) => [view, hidden[i]!])]
+    const chosen = fromTypedArray(Int32Array.from(rows))
+    const views = [images, corrupted].map((batch) => shown(batch, defaultStatistics(source)).chunk(VIEWS))
+    const [clean, hidden] = views.map((parts) => parts.map((part) => part.indexSelect(0, chosen))) as [Tensor[], Tensor[]]
+    return [first().to('float32'), ...clean.flatMap((view, i) => [view, hidden[i]!])]
   })
 }
 
