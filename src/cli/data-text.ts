@@ -52,6 +52,7 @@ function aspects({ aspects }: ImageReport): string[] {
   const { least, median, most, portrait, square, landscape } = aspects
   const all = portrait + square + landscape
   if (square === all) return ['all square']
+  if (least === most) return [`all ${median.toFixed(2)} width by height`]
   const some = Object.entries({ portrait, square, landscape }).filter(([, part]) => part > 0)
   const parts = some.map(([name, part]) => `${percent(part, all)} ${name}`)
   return [`width by height ${least.toFixed(2)} to ${most.toFixed(2)}, median ${median.toFixed(2)}; ${parts.join(', ')}`]

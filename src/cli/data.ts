@@ -15,7 +15,10 @@ const flags = z.strictObject({ ...reportFields, ...previewFields })
 
 const stages = { examining: 'files examined', loading: 'images loaded, to see how fast' } as const
 
-/** A bar for each stage on a terminal, else nothing. No handlers of signals and no hidden cursor: Ctrl-C ends the process at once. */
+/**
+ * A bar for each stage on a terminal, else nothing. Cursor and line wrapping stay as they are, since Ctrl-C ends the process at once and
+ * nobody would put them right.
+ */
 class ReportProgress implements ImageReportHooks {
   #bar: { readonly bar: SingleBar; readonly stage: string } | null = null
 
@@ -24,7 +27,7 @@ class ReportProgress implements ImageReportHooks {
     if (this.#bar?.stage !== stage) {
       this.stop()
       const format = `{bar} {value} of {total} ${stages[stage]}`
-      const bar = new SingleBar({ format, stream: process.stderr, barsize: 20, clearOnComplete: true }, Presets.shades_classic)
+      const bar = new SingleBar({ format, stream: process.stderr, barsize: 20, clearOnComplete: true, linewrap: true }, Presets.shades_classic)
       bar.start(total, 0)
       this.#bar = { bar, stage }
     }

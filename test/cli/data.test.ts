@@ -130,6 +130,7 @@ describe('the text of a report', () => {
     const nothing = text({ sizes: null, aspects: null, formats: {}, classes: null, examined: 120_000, bytes: { examined: 999, total: 999 } })
     expect(nothing).toContain('images    120,000 in photos, 999 bytes\nexamined  all, by their headers; 256 of them decoded\nclasses   none\nbroken    100')
     expect(text({ classes: [{ name: 'a', images: 7 }, { name: 'b', images: 7 }] })).toContain('classes   2 of 7 each\n')
+    expect(text({ aspects: { ...report.aspects!, least: 1.25, median: 1.25, most: 1.25, square: 0, landscape: 9 } })).toContain('aspects   all 1.25 width by height\n')
     expect(text({ classes: [{ name: 'a', images: 7 }] })).toContain('classes   1: a (7)\n')
     expect(text({ statistics: { used: { mean: [0.5], std: [0.25] }, own: { mean: [0.5], std: [0.25] } } })).toContain('colours   mean 0.500, deviation 0.250: a run normalises with these')
   })
