@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import sharp from 'sharp'
 
 import { BrokenImageError, type Crop, type FolderSource, type Size, type Statistics } from '../data/index.js'
@@ -97,9 +97,12 @@ export async function examineFiles(source: FolderSource, options: ExamineOptions
   let [bytes, tried] = [0, 0]
   let decodingTime = 0 // of all workers together
 
+  // The files of a list lie beside it.
+  const root = (await stat(source.path)).isDirectory() ? source.path : dirname(source.path)
+
   async function examine(slot: number): Promise<void> {
     const position = positions[slot]!
-    const file = join(source.path, source.name(position))
+    const file = resolve(root, source.name(position))
     const size = await fileSize(file) // not in the sum: others are added meanwhile
     bytes += size
     const header = await readHeader(file)

@@ -22,9 +22,11 @@ function adviceOnSizes({ sizes, views }: ImageReport): string | null {
 }
 
 function adviceOnClasses({ classes, kind, images, outsideClasses: loose }: ImageReport): string | null {
+  if (classes && classes.length > 1) return null
   const remedy = 'put each class into a sub-folder to measure accuracy'
-  if (classes) return classes.length > 1 ? null : `one class, '${classes[0]!.name}', leaves nothing to tell apart: ${remedy}`
+  if (classes) return `one class, '${classes[0]!.name}', leaves nothing to tell apart${loose === null ? '' : `: ${remedy}`}`
   if (kind !== 'folder') return 'no classes: there is no file of labels beside the images'
+  if (loose === null) return 'no classes: the list has no labels, by which to measure accuracy'
   const lie = loose === images ? 'all files lie' : counted(loose, 'file lies', 'files lie')
   return `no classes: ${lie} directly in the folder; ${remedy}`
 }

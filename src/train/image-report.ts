@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 
 import {
@@ -47,8 +48,8 @@ export interface ImageReport {
   readonly decoded: number
   /** In the order of their numbers, of all images; null if there are none. */
   readonly classes: readonly { readonly name: string; readonly images: number }[] | null
-  /** Files that lie directly in the folder, in no class. */
-  readonly outsideClasses: number
+  /** Files that lie directly in the folder, in no class; null where classes do not come from sub-folders. */
+  readonly outsideClasses: number | null
   /** Images of each format, by content, most first. */
   readonly formats: Readonly<Record<string, number>>
   /** Of the files that were examined, and of all (extrapolated where not all were examined). IDX: unpacked. */
@@ -111,7 +112,7 @@ export async function describeImages(request: ImageReportRequest, hooks: ImageRe
     imagesPerSecond: seconds > 0 ? count / seconds : Infinity,
     onProgress: (done, total) => hooks.onProgress?.({ stage: 'loading', done, total })
   })
-  const report = { ...summarise(source, examined, views), loading, settings, advice: [] }
+  const report = { ...summarise(source, examined, views), outsideClasses: await countOutside(source), loading, settings, advice: [] }
   return { ...report, advice: adviceOn(report) }
 }
 
@@ -132,19 +133,21 @@ function examineFolder(
 
 /** Images in memory have one size, and none can be broken. */
 function examineArray(source: Exclude<ImageSource, FolderSource>, positions: Uint32Array): ExaminedFiles {
-  const { width, height, channels, kind } = source
-  const files = Array<ExaminedFile>(positions.length).fill({ width, height, format: kind })
+  const { width, height, channels } = source
+  const format = source.name(0).includes('idx3') ? 'idx' : 'cifar'
+  const files = Array<ExaminedFile>(positions.length).fill({ width, height, format })
   const count = positions.length
   const decoded = { count, broken: 0, seconds: 0 }
   return { files, broken: [], bytes: count * width * height * channels, tried: count, decoded, statistics: defaultStatistics(source) }
 }
 
-function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): Omit<ImageReport, 'loading' | 'settings' | 'advice'> {
+type Summary = Omit<ImageReport, 'outsideClasses' | 'loading' | 'settings' | 'advice'>
+
+function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): Summary {
   const { files, bytes, tried, statistics } = examined
   const good = files.filter((file) => file !== null)
   const formats = new Map<string, number>()
   for (const { format } of good) formats.set(format, (formats.get(format) ?? 0) + 1)
-  const folder = source.kind === 'folder' ? source : null
   return {
     path: source.path,
     kind: source.kind,
@@ -152,16 +155,21 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): O
     examined: files.length,
     decoded: tried,
     classes: countClasses(source),
-    outsideClasses: folder?.files.filter((file) => !file.includes('/')).length ?? 0,
     formats: Object.fromEntries([...formats].sort(([, a], [, b]) => b - a)),
     bytes: { examined: bytes, total: Math.round((bytes / files.length) * source.length) },
     views,
     sizes: good.length > 0 ? summariseSizes(good, views) : null,
     aspects: good.length > 0 ? summariseAspects(good) : null,
     broken: summariseBroken(source.length, examined),
-    unreadable: folder?.unreadable ?? [],
+    unreadable: source.kind === 'folder' ? source.unreadable : [],
     statistics: { used: defaultStatistics(source), own: statistics }
   }
+}
+
+/** A list of files names the classes itself, wherever the files lie. */
+async function countOutside(source: ImageSource): Promise<number | null> {
+  if (source.kind !== 'folder' || !(await stat(source.path)).isDirectory()) return null
+  return source.files.filter((file) => !file.includes('/')).length
 }
 
 function countClasses({ classes, labels }: ImageSource): ImageReport['classes'] {

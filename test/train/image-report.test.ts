@@ -153,7 +153,7 @@ describe('describeImages of arrays', () => {
     const folder = await folderWith({ 'images-idx3-ubyte': idx([6, 5, 8], ramp(240)), 'labels-idx1-ubyte': idx([6], [0, 1, 2, 2, 2, 0]) })
     const report = await describeImages({ images: folder, device: 'cpu', batchSize: 2, threads: 1 })
     expect(report).toMatchObject({
-      images: 6, examined: 6, decoded: 6, bytes: { examined: 240, total: 240 }, views: { width: 8, height: 5 },
+      images: 6, examined: 6, decoded: 6, outsideClasses: null, formats: { idx: 6 }, bytes: { examined: 240, total: 240 }, views: { width: 8, height: 5 },
       classes: [{ name: '0', images: 2 }, { name: '1', images: 1 }, { name: '2', images: 3 }],
       sizes: { smallest: { width: 8, height: 5 }, largest: { width: 8, height: 5 }, smallerThanViews: 0 },
       aspects: { least: 1.6, most: 1.6, landscape: 6 }, broken: { count: 0, stops: false }, loading: { images: 6 }, advice: []
