@@ -9,7 +9,7 @@ function adviceOnBroken({ broken, images, examined }: ImageReport): string | nul
   const found = counted(count, 'file is broken', 'files are broken')
   const rest = expected > count ? `, of all files probably ${expected.toLocaleString('en')}` : ''
   const rule = `${found}${rest}; a run takes at most ${allowed.toLocaleString('en')}`
-  if (!stops) return `${rule}, leaves them out and goes on`
+  if (!stops) return `${rule}, leaves ${count === 1 ? 'it' : 'them'} out and goes on`
   return `${rule} and would stop: mend or remove them${examined < images || expected > count ? ' (--full finds every one)' : ''}`
 }
 
@@ -18,7 +18,7 @@ function adviceOnSizes({ sizes, views }: ImageReport): string | null {
   const { smallerThanViews: count, fittingImageSize: side } = sizes
   const view = `${views.width === views.height ? views.width : `${views.width} x ${views.height}`} pixel views`
   const found = counted(count, `image is smaller than the ${view} and is enlarged`, `images are smaller than the ${view} and are enlarged`)
-  return side === null ? found : `${found}: --image-size ${side} fits ${count === 1 ? 'it' : 'half of them'}`
+  return side === null ? found : `${found}: --image-size ${side} fits ${count === 1 ? 'it' : 'at least half of them'}`
 }
 
 function adviceOnClasses({ classes, kind, images, outsideClasses: loose }: ImageReport): string | null {

@@ -36,7 +36,7 @@ describe('gmml data', () => {
     expect(stdout).toMatch(/^loading   [\d.]+ images\/s, two views of each, by 4 workers for cpu\n {10}memory of the process up to \d+ MB, /m)
     expect(lines.slice(lines.indexOf('') + 1)).toEqual([
       '- 2 files are broken; a run takes at most 1 and would stop: mend or remove them',
-      '- 4 images are smaller than the 64 pixel views and are enlarged: --image-size 40 fits half of them'
+      '- 4 images are smaller than the 64 pixel views and are enlarged: --image-size 40 fits at least half of them'
     ])
   })
 

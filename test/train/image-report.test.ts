@@ -61,7 +61,7 @@ describe('describeImages of files', () => {
     expect(report.advice).toEqual([
       '3 files are broken; a run takes at most 1 and would stop: mend or remove them',
       '1 entry leads nowhere or cannot be read and is passed over: cats/link.jpg',
-      '3 images are smaller than the 16 pixel views and are enlarged: --image-size 8 fits half of them'
+      '3 images are smaller than the 16 pixel views and are enlarged: --image-size 8 fits at least half of them'
     ])
   })
 
@@ -142,7 +142,7 @@ describe('describeImages of files', () => {
     const loose = await look(await folderWith({ 'x/a.png': image, 'b.png': image, 'y/c.png': image, 'y/d.png': '' }), { batchSize: 2 })
     expect(loose).toMatchObject({ classes: null, outsideClasses: 1, broken: { count: 1, allowed: 1, stops: false } })
     expect(loose.advice).toEqual([
-      '1 file is broken; a run takes at most 1, leaves them out and goes on',
+      '1 file is broken; a run takes at most 1, leaves it out and goes on',
       'no classes: 1 file lies directly in the folder; put each class into a sub-folder to measure accuracy'
     ])
   })
@@ -163,7 +163,7 @@ describe('describeImages of arrays', () => {
     const plain = await describeImages({ images: await folderWith({ 'images-idx3-ubyte': idx([6, 5, 8], ramp(240)) }), imageSize: 32, batchSize: 2, device: 'cpu' })
     expect(plain).toMatchObject({ classes: null, sizes: { smallerThanViews: 6, fittingImageSize: 4 } })
     expect(plain.advice).toEqual([
-      '6 images are smaller than the 32 pixel views and are enlarged: --image-size 4 fits half of them',
+      '6 images are smaller than the 32 pixel views and are enlarged: --image-size 4 fits at least half of them',
       'no classes: there is no file of labels beside the images'
     ])
   })
