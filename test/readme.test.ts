@@ -38,11 +38,12 @@ describe('README', () => {
 
   it('has commands of gmml that work', async () => {
     const signs: Readonly<Record<string, RegExp>> = {
+      data: /^images {4}8 in photos\/[^]*Each row of preview\.png/,
       pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d % \(95 %/, probe: /mean +\d+\.\d\d % \(95 %/,
       finetune: /test: \d+\.\d\d %/, export: /backbone\.onnx/
     }
     const commands = gmmlCommands(readme)
-    expect(commands.map(([command]) => command)).toEqual(['pretrain', 'knn', 'probe', 'finetune', 'export'])
+    expect(commands.map(([command]) => command)).toEqual(['data', 'pretrain', 'knn', 'probe', 'finetune', 'export'])
     for (const args of commands) {
       const output = await runCommand(folder, args)
       expect(output, args.join(' ')).toMatch(signs[args[0]!]!)

@@ -9,6 +9,7 @@ const WRONG_USAGE = 2
 
 // Each command's module is loaded only when it is asked for: `inspect` must work where the addon does not load, and --help at once.
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  data: async () => (await import('./data.js')).dataCommand(),
   pretrain: async () => (await import('./pretrain.js')).pretrainCommand(),
   finetune: async () => (await import('./finetune.js')).finetuneCommand(),
   knn: async () => (await import('./knn.js')).knnCommand(),
@@ -20,6 +21,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
 }
 
 const summaries = {
+  data: 'show what a run would see of a folder of images, and what to mend',
   pretrain: 'pretrain a vision transformer on a folder of images',
   finetune: 'train an encoder with a classifier on labelled images, and measure it',
   knn: 'measure an encoder by k nearest neighbours',

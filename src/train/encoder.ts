@@ -6,12 +6,17 @@ import type { EncoderDescription } from './checkpoint.js'
 /** What settings say of an encoder. */
 export interface EncoderSettings {
   readonly model: VisionTransformerName
-  /** Default: 224, or the size of images in memory (IDX, CIFAR). */
+  /** Default: 224, or the size of IDX images. */
   readonly imageSize?: number | undefined
   /** Default: 16, or 4 for images of up to 64 pixels. */
   readonly patchSize?: number | undefined
   readonly registerTokens?: number
   readonly classToken?: boolean
+}
+
+/** Height and width of the views, in pixels. */
+export function viewSize(imageSize: number | undefined, source: ImageSource): [number, number] {
+  return imageSize ? [imageSize, imageSize] : source.kind === 'folder' ? [224, 224] : [source.height, source.width]
 }
 
 /**
@@ -20,8 +25,7 @@ export interface EncoderSettings {
  * @throws InputError for an image smaller than a patch, or one that the patches do not divide.
  */
 export function describeEncoder(config: EncoderSettings, source: ImageSource, statistics: Statistics): EncoderDescription {
-  const side = config.imageSize
-  const imageSize: [number, number] = side ? [side, side] : source.kind === 'memory' ? [source.height, source.width] : [224, 224]
+  const imageSize = viewSize(config.imageSize, source)
   const patchSize = config.patchSize ?? (Math.max(...imageSize) <= 64 ? 4 : 16)
   for (const length of imageSize) {
     if (length < patchSize) throw expected(`at least the patch size, ${patchSize},`, 'imageSize', length)

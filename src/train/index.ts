@@ -10,3 +10,7 @@ export { buildEncoder, loadEncoder, loadModel, newestWeights, type EncoderDescri
 export { exportBackbone, exportFormats, type ExportFormat, type ExportRequest, type ExportResult } from './export.js'
 export { RunFolder } from './run-folder.js'
 export { writeReconstructions, type Reconstructions } from './reconstructions.js'
+export {
+  describeImages, imageReportSchema, parseImageReportRequest, type ImageReport, type ImageReportHooks, type ImageReportRequest
+} from './image-report.js'
+export { parsePreviewRequest, previewImages, previewSchema, type PreviewRequest } from './preview.js'

@@ -16,7 +16,7 @@ const heldOut = join(embedded, 'held-out')
 
 describe('gmml', () => {
   it('shows its help: 0 when asked, 2 when not', async () => {
-    for (const args of [['--help'], ['pretrain', '--help'], ['knn', '--help'], ['probe', '--help'], ['finetune', '--help'], ['experiment', '--help'], ['inspect', '--help'], ['demo', '--help']]) {
+    for (const args of [['--help'], ['data', '--help'], ['pretrain', '--help'], ['knn', '--help'], ['probe', '--help'], ['finetune', '--help'], ['experiment', '--help'], ['inspect', '--help'], ['demo', '--help']]) {
       const { code, stdout } = await gmml(args)
       expect(code, args.join(' ')).toBe(0)
       expect(stdout).toMatch(/^Usage: gmml/)

@@ -1,0 +1,148 @@
+import { stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import sharp from 'sharp'
+
+import { BrokenImageError, type Crop, type FolderSource, type Size, type Statistics } from '../data/index.js'
+
+/** What is found out about one image file. */
+export interface ExaminedFile extends Size {
+  /** By its content, not by its name: jpeg, png, webp, avif, gif, tiff. */
+  readonly format: string
+}
+
+/** What is found out about the files of a folder. */
+export interface ExaminedFiles {
+  /** In the order of the positions; null where the file is broken. */
+  readonly files: readonly (ExaminedFile | null)[]
+  readonly broken: readonly { readonly file: string; readonly reason: string }[]
+  readonly bytes: number
+  /** How many were decoded, or tried to be. */
+  readonly tried: number
+  /** How many were broken of those that were decoded although nothing was wrong with the header. */
+  readonly decoded: { readonly count: number; readonly broken: number; readonly seconds: number }
+  /** Over the middles of the decoded images, as the views have them; null if there is none. */
+  readonly statistics: Statistics | null
+}
+
+export interface ExamineOptions {
+  /** Positions in the source. */
+  readonly positions: ArrayLike<number>
+  /** Which of them are decoded; of the others only the header is read. */
+  readonly decode: ReadonlySet<number>
+  /** Side of the views in pixels. */
+  readonly side: number
+  /** Files read at a time. */
+  readonly workers: number
+  readonly onProgress?: (done: number) => void
+}
+
+// What the decoder takes at most.
+const PIXEL_LIMIT = 0x3fff ** 2
+
+/** Size and format by the header; null if there is none that makes sense. The content is not decoded. */
+async function readHeader(file: string): Promise<ExaminedFile | null> {
+  const found = await sharp(file).metadata().catch(() => null)
+  if (!found || found.width * found.height > PIXEL_LIMIT) return null
+  // sharp calls the container by its name: AVIF is HEIF with pictures of AV1.
+  return { ...found.autoOrient, format: found.compression === 'av1' ? 'avif' : found.format }
+}
+
+/** Sums over pixels, from which mean and deviation follow: of whole numbers, so in any order the same. */
+class ChannelSums {
+  readonly #sums = [0, 0, 0]
+  readonly #squares = [0, 0, 0]
+  #count = 0
+
+  /** @param pixels - [3, H, W]. */
+  add(pixels: Uint8Array): void {
+    const area = pixels.length / 3
+    for (let channel = 0; channel < 3; channel++) {
+      let [sum, square] = [0, 0]
+      for (let i = channel * area; i < (channel + 1) * area; i++) {
+        const value = pixels[i]!
+        sum += value
+        square += value * value
+      }
+      this.#sums[channel]! += sum
+      this.#squares[channel]! += square
+    }
+    this.#count += area
+  }
+
+  statistics(): Statistics | null {
+    if (this.#count === 0) return null
+    const mean = this.#sums.map((sum) => sum / this.#count)
+    const deviation = this.#squares.map((square, channel) => Math.sqrt(Math.max(0, square / this.#count - mean[channel]! ** 2)))
+    return { mean: mean.map((value) => value / 255), std: deviation.map((value) => value / 255) }
+  }
+}
+
+/** The largest square in the middle. */
+function middle(width: number, height: number): Crop {
+  const side = Math.min(width, height)
+  return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), width: side, height: side }
+}
+
+async function fileSize(file: string): Promise<number> {
+  return stat(file).then(({ size }) => size, () => 0) // gone or locked: decoding says so
+}
+
+/** Reads the headers of image files, and decodes some of them. What has no header that makes sense is decoded, for the reason. */
+export async function examineFiles(source: FolderSource, options: ExamineOptions): Promise<ExaminedFiles> {
+  const { positions, decode, side, workers, onProgress } = options
+  const files = Array<ExaminedFile | null>(positions.length).fill(null)
+  const broken = new Map<number, string>()
+  const sums = new ChannelSums()
+  const decoded = { count: 0, broken: 0 }
+  let [bytes, tried] = [0, 0]
+  let decodingTime = 0 // of all workers together
+
+  // The files of a list lie beside it.
+  const root = (await stat(source.path)).isDirectory() ? source.path : dirname(source.path)
+
+  async function examine(slot: number): Promise<void> {
+    const position = positions[slot]!
+    const file = resolve(root, source.name(position))
+    const size = await fileSize(file) // not in the sum: others are added meanwhile
+    bytes += size
+    const header = await readHeader(file)
+    files[slot] = header
+    if (header && !decode.has(position)) return
+    tried++
+    const start = performance.now()
+    try {
+      const crops = (width: number, height: number) => {
+        files[slot] ??= { width, height, format: 'unknown' }
+        return [middle(width, height)]
+      }
+      const [pixels] = await source.decodeCrops(position, crops, { width: side, height: side })
+      sums.add(pixels!)
+    } catch (error) {
+      if (!(error instanceof BrokenImageError)) throw error
+      files[slot] = null
+      broken.set(slot, error.reason)
+      if (header) decoded.broken++
+    }
+    if (header) decoded.count++
+    decodingTime += performance.now() - start
+  }
+
+  let next = 0
+  let done = 0
+  const work = async (): Promise<void> => {
+    while (next < positions.length) {
+      await examine(next++)
+      onProgress?.(++done)
+    }
+  }
+  await Promise.all(Array.from({ length: workers }, work))
+  const inOrder = [...broken].sort(([a], [b]) => a - b)
+  return {
+    files,
+    broken: inOrder.map(([slot, reason]) => ({ file: source.name(positions[slot]!), reason })),
+    bytes,
+    tried,
+    decoded: { ...decoded, seconds: decodingTime / 1000 / workers },
+    statistics: sums.statistics()
+  }
+}
