@@ -37,7 +37,8 @@ export async function run({ quick }) {
         const lists = {}
         for (const side of Object.keys(sides)) {
           const speed = await time(side, files, 0)
-          lists[side] = Array.from({ length: Math.max(files.length, Math.round(speed * seconds)) }, (_, i) => files[i % files.length])
+          const length = Math.max(files.length, Math.round(speed * seconds))
+          lists[side] = Array.from({ length }, (_, i) => files[i % files.length])
         }
         for (let round = 1; round <= rounds; round++) {
           const order = Object.keys(sides)
@@ -53,7 +54,7 @@ export async function run({ quick }) {
     }
     return {
       name: 'data',
-      what: 'images per second of processor time of all threads, JPEG files to RandomResizedCrop(224); ratio gmml / PyTorch by round: above 1 is faster',
+      what: 'images per second of processor time, JPEG to RandomResizedCrop(224); ratio gmml / PyTorch by round: above 1 is faster',
       runtimes: { gmml: gmml.greeting, pytorch: python.greeting },
       rounds,
       rows

@@ -162,7 +162,8 @@ struct Image {
 // Stored, resized pixels to upright planes [3, H, W].
 void writePlanes(const Image& image, const Orientation& orientation, bool flip, Extent size, uint8_t* to) {
   // A flip turns the upright columns round: those are stored rows if the image lies on its side.
-  const bool mirrorX = orientation.mirrorX != (flip && !orientation.sideways), mirrorY = orientation.mirrorY != (flip && orientation.sideways);
+  const bool mirrorX = orientation.mirrorX != (flip && !orientation.sideways);
+  const bool mirrorY = orientation.mirrorY != (flip && orientation.sideways);
   const auto* from = image.data + (mirrorX ? (image.width - 1) * image.stepX : 0) + (mirrorY ? (image.height - 1) * image.stepY : 0);
   int64_t stepX = mirrorX ? -image.stepX : image.stepX, stepY = mirrorY ? -image.stepY : image.stepY;
   if (orientation.sideways) std::swap(stepX, stepY);

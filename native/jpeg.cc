@@ -25,8 +25,6 @@ constexpr int kScanLimit = 100;
 // Chroma of 4:2:0 is interpolated: pixels at an edge of the decoded columns would miss their neighbours on the other side.
 constexpr int kMargin = 4;
 
-constexpr const char* kGainMaps[] = {"hdrgm", "urn:iso:std:iso:ts:21496"};
-
 bool holds(const jpeg_marker_struct& marker, const char* text) {
   const auto* end = marker.data + marker.data_length;
   return std::search(marker.data, const_cast<JOCTET*>(end), text, text + std::strlen(text)) != end;
@@ -34,6 +32,11 @@ bool holds(const jpeg_marker_struct& marker, const char* text) {
 
 bool beginsWith(const jpeg_marker_struct& marker, const char* text, size_t length) {
   return marker.data_length >= length && std::memcmp(marker.data, text, length) == 0;
+}
+
+// Ultra HDR: XMP or ISO 21496-1 says that a second image brightens this one. What that comes to is for others.
+bool isGainMap(const jpeg_marker_struct& marker) {
+  return beginsWith(marker, "urn:iso:std:iso:ts:21496", 24) || (beginsWith(marker, "http:", 5) && holds(marker, "hdrgm"));
 }
 
 }  // namespace
@@ -87,9 +90,7 @@ struct JpegReader::State {
   int readMarkers() {
     int orientation = 1, exifs = 0, profiles = 0;
     for (auto* marker = info.marker_list; marker; marker = marker->next) {
-      for (const auto* gainMap : kGainMaps) {
-        if (holds(*marker, gainMap)) return 0;
-      }
+      if (isGainMap(*marker)) return 0;
       profiles += marker->marker == JPEG_APP0 + 2 && beginsWith(*marker, "ICC_PROFILE", 12);
       if (marker->marker != JPEG_APP0 + 1 || !beginsWith(*marker, "Exif", 4)) continue;
       orientation = ++exifs == 1 ? exifOrientation(marker->data, marker->data_length) : 0;

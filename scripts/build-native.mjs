@@ -74,7 +74,9 @@ function checkTools(system) {
  * @param {string} compiler
  */
 export function hasJpeg(compiler) {
-  const program = '#include <cstdio>\n#include <jpeglib.h>\nint main() { return !&jpeg_crop_scanline + !&jpeg_skip_scanlines + !LIBJPEG_TURBO_VERSION_NUMBER; }\n'
+  const program = `#include <cstdio>
+    #include <jpeglib.h>
+    int main() { return !&jpeg_crop_scanline + !&jpeg_skip_scanlines + !&jpeg_read_icc_profile + !LIBJPEG_TURBO_VERSION_NUMBER; }`
   const folder = mkdtempSync(join(tmpdir(), 'gmml-jpeg-'))
   try {
     const args = ['-x', 'c++', '-', '-o', join(folder, 'program'), '-ljpeg']
@@ -90,7 +92,8 @@ const STEPS = {
   cmake(libtorch, jpeg, jobs) {
     const cli = join(dirname(require.resolve('cmake-js/package.json')), 'bin/cmake-js')
     const { path, cuda, cudaInclude } = libtorch
-    const defines = { GMML_LIBTORCH: path, GMML_CUDA: cuda ? 'ON' : 'OFF', GMML_JPEG: jpeg ? 'ON' : 'OFF', GMML_CUDA_INCLUDE: cudaInclude.join(';') }
+    const [withCuda, withJpeg] = [cuda, jpeg].map((there) => (there ? 'ON' : 'OFF'))
+    const defines = { GMML_LIBTORCH: path, GMML_CUDA: withCuda, GMML_JPEG: withJpeg, GMML_CUDA_INCLUDE: cudaInclude.join(';') }
     const options = ['--directory', ROOT, '--out', FOLDERS.cmake, '--config', 'Release', '--log-level', 'warn']
     return {
       configure: [cli, 'configure', ...options, ...Object.entries(defines).map(([name, value]) => `--CD${name}=${value}`)],
@@ -100,7 +103,8 @@ const STEPS = {
   /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs */
   gyp(libtorch, jpeg, jobs) {
     const cli = require.resolve('node-gyp/bin/node-gyp.js')
-    const variables = { libtorch: libtorch.path, cuda: libtorch.cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: libtorch.cudaInclude[0] ?? '' }
+    const { path, cuda, cudaInclude } = libtorch
+    const variables = { libtorch: path, cuda: cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: cudaInclude[0] ?? '' }
     // Node's headers, where they are installed with it: node-gyp would otherwise download them.
     const prefix = join(dirname(process.execPath), '..')
     const major = /^#define NODE_MAJOR_VERSION (\d+)/m.exec(readText(join(prefix, 'include/node/node_version.h')))?.[1]
@@ -132,7 +136,7 @@ export function buildNative(system, { log = console.log, libtorch } = {}) {
 
   const started = performance.now()
   const jpeg = hasJpeg(compiler.name)
-  if (!jpeg) log('gmml: no libjpeg-turbo with headers (libjpeg-turbo8-dev, libjpeg62-turbo-dev, libjpeg-turbo-devel): JPEG files are decoded by sharp alone')
+  if (!jpeg) log('gmml: no libjpeg-turbo with headers, such as libjpeg62-turbo-dev: JPEG files are left to sharp, a fifth as fast')
   const { addon, info, log: logFile } = outputs(system)
   const sources = hashSources()
   const previous = readBuildInfo(system)

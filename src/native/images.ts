@@ -1,6 +1,6 @@
 import { addon } from './addon.js'
 
-/** Whether JPEG files can be decoded here: the addon was built with libjpeg-turbo. */
+/** The version of libjpeg-turbo that the addon was built with; null without it: `readImage` then knows no size. */
 export const jpegVersion = (): string | null => addon.buildInfo().jpeg
 
 export const readImage = (path: string) => addon.readImage(path)
