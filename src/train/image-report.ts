@@ -20,17 +20,15 @@ const EXAMINED = 20_000
 const DECODED = 256
 /** Broken files that are listed. */
 const LISTED = 100
-/** Part of the images that may be broken in a run, as `Loader` has it. */
-const MOST_BROKEN = 0.01
 
-const { images, imageSize, cropScale, batchSize, seed, device, workers, threads } = pretrainSchema.shape
+const { images, imageSize, cropScale, batchSize, seed, device, workers, threads, maxBroken } = pretrainSchema.shape
 
 /** Settings of {@link describeImages}, those of a run with its defaults. */
 export const imageReportSchema = z.strictObject({
   images,
   limit: positiveInteger.optional().describe('examine a random sample of so many images (default: 20000 where there are more)'),
   full: z.boolean().default(false).describe('decode every file instead of reading its header'),
-  imageSize, cropScale, batchSize, seed, device, workers, threads
+  imageSize, cropScale, batchSize, seed, device, workers, threads, maxBroken
 })
 
 /** What a caller of {@link describeImages} gives. */
@@ -112,7 +110,7 @@ export async function describeImages(request: ImageReportRequest, hooks: ImageRe
     imagesPerSecond: seconds > 0 ? count / seconds : Infinity,
     onProgress: (done, total) => hooks.onProgress?.({ stage: 'loading', done, total })
   })
-  const report = { ...summarise(source, examined, views), outsideClasses: await countOutside(source), loading, settings, advice: [] }
+  const report = { ...summarise(source, examined, views, settings.maxBroken), outsideClasses: await countOutside(source), loading, settings, advice: [] }
   return { ...report, advice: adviceOn(report) }
 }
 
@@ -143,7 +141,7 @@ function examineArray(source: Exclude<ImageSource, FolderSource>, positions: Uin
 
 type Summary = Omit<ImageReport, 'outsideClasses' | 'loading' | 'settings' | 'advice'>
 
-function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): Summary {
+function summarise(source: ImageSource, examined: ExaminedFiles, views: Size, maxBroken: number): Summary {
   const { files, bytes, tried, statistics } = examined
   const good = files.filter((file) => file !== null)
   const formats = new Map<string, number>()
@@ -160,7 +158,7 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size): S
     views,
     sizes: good.length > 0 ? summariseSizes(good, views) : null,
     aspects: good.length > 0 ? summariseAspects(good) : null,
-    broken: summariseBroken(source.length, examined),
+    broken: summariseBroken(source.length, maxBroken, examined),
     unreadable: source.kind === 'folder' ? source.unreadable : [],
     statistics: { used: defaultStatistics(source), own: statistics }
   }
@@ -179,9 +177,10 @@ function countClasses({ classes, labels }: ImageSource): ImageReport['classes'] 
   return classes.map((name, label) => ({ name, images: counts[label]! }))
 }
 
-function summariseBroken(length: number, { files, broken, decoded }: ExaminedFiles): ImageReport['broken'] {
+function summariseBroken(length: number, maxBroken: number, { files, broken, decoded }: ExaminedFiles): ImageReport['broken'] {
   const count = broken.length
-  const allowed = Math.max(1, Math.floor(MOST_BROKEN * length))
+  // As the loader counts: at least one, unless none is to be.
+  const allowed = maxBroken === 0 ? 0 : Math.max(1, Math.floor(maxBroken * length))
   // A header shows some; of what remains, as many will be as of those that were decoded.
   const byHeader = (count - decoded.broken) / files.length
   const byContent = decoded.count > 0 ? decoded.broken / decoded.count : 0

@@ -138,7 +138,7 @@ describe('pretrain', () => {
     // The norm is one that pretraining has trained.
     expect(backbone.stateDict()['norm.weight']!.eq(1).all().item()).toBe(false)
     backbone.dispose()
-    expect(Object.keys(await measureKnn({ subject: run, train: images, test: await stripes(12), k: 3 }))).toEqual(features)
+    expect(Object.keys((await measureKnn({ subject: run, train: images, test: await stripes(12), k: 3 })).scores)).toEqual(features)
     expect((await pretrain({ images, out: run, resume: true, epochs: 3 })).status).toBe('done')
     await expect(pretrain({ images, out: run, resume: true, registerTokens: 5 })).rejects.toThrow(/other settings of registerTokens/)
   })
