@@ -1,4 +1,5 @@
-// Image files on libuv's workers: bytes, size, and parts that are decoded once and resized each to one size.
+// JPEG files: their size, and parts of them that are decoded once and resized each to one size; on a libuv worker, or at once for a caller
+// that is a worker itself.
 #include "arguments.h"
 #include "exports.h"
 #include "jpeg.h"
@@ -10,92 +11,10 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 
 namespace gmml {
 
 namespace {
-
-// A promise that is settled by work on a worker.
-class PromisedWork : public Napi::AsyncWorker {
- public:
-  Napi::Promise start() {
-    const auto promise = deferred_.Promise();
-    Queue();
-    return promise;
-  }
-
- protected:
-  PromisedWork(const Napi::CallbackInfo& info, const char* name)
-      : AsyncWorker(info.Env(), "gmml:image"), environment_(environmentOf(info)), deferred_(info.Env()), name_(name) {}
-
-  virtual Napi::Value result() = 0;
-  void OnOK() override {
-    settle([&] { deferred_.Resolve(result()); });
-  }
-  void OnError(const Napi::Error& error) override {
-    settle([&] {
-      throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
-      deferred_.Reject(Env().GetAndClearPendingException().Value());
-    });
-  }
-
- private:
-  // A JavaScript thread that is being ended still hears of its work, and refuses every value: nobody waits for one.
-  template <typename Work>
-  void settle(Work work) {
-    try {
-      work();
-    } catch (const Napi::Error&) {
-    }
-  }
-
-  Environment& environment_;
-  Napi::Promise::Deferred deferred_;
-  const char* name_;
-};
-
-class ReadImage : public PromisedWork {
- public:
-  ReadImage(const Napi::CallbackInfo& info, const std::string& path)
-      : PromisedWork(info, "readImage"), path_(path.begin(), path.end()) {}
-
-  void Execute() override {
-    if (!read()) return;
-    JpegReader reader(bytes_.get(), length_);
-    if (!reader.readHeader(header_)) header_ = {};
-    if (header_.sideways()) std::swap(header_.width, header_.height);
-  }
-
-  Napi::Value result() override {
-    if (!bytes_) return Env().Null();
-    auto array = Napi::Array::New(Env(), 3);
-    array[0u] = Napi::ArrayBuffer::New(Env(), bytes_.get(), length_, [](Napi::Env, void* data) { delete[] static_cast<uint8_t*>(data); });
-    bytes_.release();  // only now: where that threw, nobody else frees them
-    array[1u] = Napi::Number::New(Env(), header_.width);
-    array[2u] = Napi::Number::New(Env(), header_.height);
-    return array;
-  }
-
- private:
-  bool read() {
-    std::error_code error;
-    const auto length = std::filesystem::file_size(path_, error);
-    if (error || length == 0 || length > (1ull << 31)) return false;
-    auto bytes = std::make_unique_for_overwrite<uint8_t[]>(length);
-    std::ifstream file(path_, std::ios::binary);
-    if (!file.read(reinterpret_cast<char*>(bytes.get()), static_cast<std::streamsize>(length))) return false;
-    bytes_ = std::move(bytes);
-    length_ = length;
-    return true;
-  }
-
-  std::filesystem::path path_;
-  std::unique_ptr<uint8_t[]> bytes_;
-  size_t length_ = 0;
-  JpegHeader header_{};
-};
 
 struct Part {
   Box box;  // of the upright image; later of the stored one
@@ -178,33 +97,26 @@ void writePlanes(const Image& image, const Orientation& orientation, bool flip, 
   }
 }
 
-class DecodeJpeg : public PromisedWork {
+// What is to be done with one file.
+class JpegJob {
  public:
-  DecodeJpeg(const Napi::CallbackInfo& info, Napi::ArrayBuffer bytes, std::vector<Part> parts, Extent size, Napi::ArrayBuffer planes)
-      : PromisedWork(info, "decodeJpeg"),
-        owners_{Napi::Persistent(bytes), Napi::Persistent(planes)},
-        bytes_(static_cast<const uint8_t*>(bytes.Data())),
-        length_(bytes.ByteLength()),
-        parts_(std::move(parts)),
-        size_(size),
-        planes_(static_cast<uint8_t*>(planes.Data())) {}
+  JpegJob(std::vector<Part> parts, Extent size) : parts_(std::move(parts)), size_(size) {}
 
-  void Execute() override {
+  size_t length() const { return 3ull * size_.width * size_.height * parts_.size(); }
+
+  // Planes of all parts, one after another, `length()` bytes. false for what another decoder may do.
+  bool run(const uint8_t* bytes, size_t length, uint8_t* planes) {
     try {
-      done_ = decode();
+      return decode(bytes, length, planes);
     } catch (const std::bad_alloc&) {
-      done_ = false;  // another decoder may do with less
-    } catch (const std::exception& error) {
-      SetError(error.what());
+      return false;  // another decoder may do with less
     }
   }
 
-  Napi::Value result() override { return Napi::Boolean::New(Env(), done_); }
-
  private:
-  bool decode() {
+  bool decode(const uint8_t* bytes, size_t length, uint8_t* to) {
     JpegHeader header;
-    JpegReader reader(bytes_, length_);
+    JpegReader reader(bytes, length);
     if (!reader.readHeader(header)) return false;
     const Orientation orientation(header.orientation);
     for (auto& part : parts_) {
@@ -219,7 +131,6 @@ class DecodeJpeg : public PromisedWork {
     const c10::ParallelGuard serial(true);
     const c10::InferenceMode inference;
     const auto size = orientation.stored(size_);
-    auto* to = planes_;
     for (const auto& part : parts_) {
       const auto write = [&](const Image& image) { writePlanes(image, orientation, part.flip, size_, to); };
       if (eighths == 8) {
@@ -252,19 +163,87 @@ class DecodeJpeg : public PromisedWork {
     return cut_.data();
   }
 
-  Napi::Reference<Napi::ArrayBuffer> owners_[2];
-  const uint8_t* bytes_;
-  size_t length_;
   std::vector<Part> parts_;
   Extent size_;
-  uint8_t* planes_;
   std::vector<uint8_t> cut_;
+};
+
+// A promise that is settled by work on a worker.
+class PromisedWork : public Napi::AsyncWorker {
+ public:
+  Napi::Promise start() {
+    const auto promise = deferred_.Promise();
+    Queue();
+    return promise;
+  }
+
+ protected:
+  PromisedWork(const Napi::CallbackInfo& info, const char* name)
+      : AsyncWorker(info.Env(), "gmml:jpeg"), environment_(environmentOf(info)), deferred_(info.Env()), name_(name) {}
+
+  virtual Napi::Value result() = 0;
+  void OnOK() override {
+    settle([&] { deferred_.Resolve(result()); });
+  }
+  void OnError(const Napi::Error& error) override {
+    settle([&] {
+      throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
+      deferred_.Reject(Env().GetAndClearPendingException().Value());
+    });
+  }
+
+ private:
+  // A JavaScript thread that is being ended still hears of its work, and refuses every value: nobody waits for one.
+  template <typename Work>
+  void settle(Work work) {
+    try {
+      work();
+    } catch (const Napi::Error&) {
+    }
+  }
+
+  Environment& environment_;
+  Napi::Promise::Deferred deferred_;
+  const char* name_;
+};
+
+class DecodeJpeg : public PromisedWork {
+ public:
+  // The bytes are copied: what JavaScript does with its own meanwhile is no concern of the worker.
+  DecodeJpeg(const Napi::CallbackInfo& info, std::vector<uint8_t> bytes, JpegJob job)
+      : PromisedWork(info, "decodeJpeg"), bytes_(std::move(bytes)), job_(std::move(job)) {}
+
+  void Execute() override {
+    planes_.resize(job_.length());
+    done_ = job_.run(bytes_.data(), bytes_.size(), planes_.data());
+  }
+
+  Napi::Value result() override {
+    if (!done_) return Env().Null();
+    auto array = Napi::Uint8Array::New(Env(), planes_.size());
+    std::memcpy(array.Data(), planes_.data(), planes_.size());
+    return array;
+  }
+
+ private:
+  std::vector<uint8_t> bytes_, planes_;
+  JpegJob job_;
   bool done_ = false;
 };
 
-Napi::ArrayBuffer bufferAt(const Napi::CallbackInfo& info, size_t index) {
-  if (!info[index].IsArrayBuffer()) refuseAt(info, index, "an ArrayBuffer");
-  return info[index].As<Napi::ArrayBuffer>();
+struct Bytes {
+  uint8_t* data;
+  size_t length;
+};
+
+Bytes bytesAt(const Napi::CallbackInfo& info, size_t index) {
+  const auto value = info[index];
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) refuseAt(info, index, "a Uint8Array");
+  // The pointer straight from Node-API: the array may lie in a SharedArrayBuffer, which Napi::ArrayBuffer is not.
+  void* data = nullptr;
+  size_t length = 0;
+  napi_get_typedarray_info(info.Env(), value, nullptr, &length, &data, nullptr, nullptr);
+  return {static_cast<uint8_t*>(data), length};
 }
 
 // Five numbers for each part: left, top, width, height, flip.
@@ -281,26 +260,65 @@ std::vector<Part> partsAt(const Napi::CallbackInfo& info, size_t index) {
   return parts;
 }
 
-Napi::Value readImage(const Napi::CallbackInfo& info) { return (new ReadImage(info, stringAt(info, 0)))->start(); }
+int sideAt(const Napi::CallbackInfo& info, size_t index) {
+  const double side = numberAt(info, index);
+  if (!(side >= 1 && side <= INT_MAX) || side != std::floor(side)) refuseAt(info, index, "a length in whole pixels");
+  return static_cast<int>(side);
+}
+
+// (parts, height, width) from the second argument on.
+JpegJob jobOf(const Napi::CallbackInfo& info) {
+  auto parts = partsAt(info, 1);
+  const Extent size{sideAt(info, 3), sideAt(info, 2)};
+  const double needed = 3.0 * size.height * size.width * static_cast<double>(parts.size());
+  if (needed > 1ull << 31) refuseAt(info, 2, "results of at most 2 GiB");
+  return {std::move(parts), size};
+}
+
+Napi::Value jpegSize(const Napi::CallbackInfo& info) {
+  const auto bytes = bytesAt(info, 0);
+  JpegHeader header;
+  JpegReader reader(bytes.data, bytes.length);
+  if (!reader.readHeader(header)) return info.Env().Null();
+  if (header.sideways()) std::swap(header.width, header.height);
+  const int64_t size[] = {header.width, header.height};
+  return fromSizes(info.Env(), size);
+}
 
 Napi::Value decodeJpeg(const Napi::CallbackInfo& info) {
-  auto bytes = bufferAt(info, 0), planes = bufferAt(info, 4);
-  auto parts = partsAt(info, 1);
-  const double height = numberAt(info, 2), width = numberAt(info, 3);
-  if (!(height >= 1 && height <= INT_MAX && width >= 1 && width <= INT_MAX) || height != std::floor(height) || width != std::floor(width)) {
-    refuseAt(info, 2, "a height and a width in whole pixels");
-  }
-  const double needed = 3 * height * width * static_cast<double>(parts.size());
-  if (static_cast<double>(planes.ByteLength()) != needed) refuseAt(info, 4, "a buffer as long as the planes of all parts");
-  const Extent size{static_cast<int>(width), static_cast<int>(height)};
-  return (new DecodeJpeg(info, bytes, std::move(parts), size, planes))->start();
+  const auto bytes = bytesAt(info, 0);
+  return (new DecodeJpeg(info, std::vector<uint8_t>(bytes.data, bytes.data + bytes.length), jobOf(info)))->start();
+}
+
+Napi::Value decodeJpegSync(const Napi::CallbackInfo& info) {
+  const auto bytes = bytesAt(info, 0), planes = bytesAt(info, 4);
+  auto job = jobOf(info);
+  if (planes.length != job.length()) refuseAt(info, 4, "an array as long as the planes of all parts");
+  return Napi::Boolean::New(info.Env(), job.run(bytes.data, bytes.length, planes.data));
+}
+
+// Interleaved pixels [step * H, step * W, 3] to planes [3, H, W]: the last of every `step` pixels of a side, mirrored on the way.
+Napi::Value writePlanes(const Napi::CallbackInfo& info) {
+  const auto pixels = bytesAt(info, 0), planes = bytesAt(info, 5);
+  const Extent size{sideAt(info, 2), sideAt(info, 1)};
+  const int64_t step = sideAt(info, 3);
+  const bool flip = boolAt(info, 4);
+  const double area = static_cast<double>(size.width) * size.height;
+  if (static_cast<double>(pixels.length) != 3 * area * step * step) refuseAt(info, 0, "as many bytes as these pixels have");
+  if (static_cast<double>(planes.length) != 3 * area) refuseAt(info, 5, "an array as long as the planes");
+  const int64_t row = 3 * step * size.width;
+  const auto* last = pixels.data + (step - 1) * (row + 3);
+  writePlanes({last, size.width, size.height, 3 * step, row * step, 1}, Orientation(1), flip, size, planes.data);
+  return info.Env().Undefined();
 }
 
 }  // namespace
 
 void initImages(Napi::Env env, Napi::Object& exports, Environment& environment) {
-  exportFunction<"readImage", readImage>(env, exports, environment);
+  exportFunction<"jpegSize", jpegSize>(env, exports, environment);
   exportFunction<"decodeJpeg", decodeJpeg>(env, exports, environment);
+  exportFunction<"decodeJpegSync", decodeJpegSync>(env, exports, environment);
+  exportFunction<"writePlanes", writePlanes>(env, exports, environment);
 }
 
 }  // namespace gmml

@@ -89,7 +89,7 @@ function loading({ loading }: ImageReport): string[] {
 }
 
 function examined({ images, examined, decoded, kind }: ImageReport): string[] {
-  if (kind !== 'folder') return []
+  if (kind !== 'encoded') return []
   const which = examined === images ? 'all' : `a random sample of ${count(examined)}`
   return [decoded === examined ? `${which}, decoded` : `${which}, by their headers; ${count(decoded)} of them decoded`]
 }
@@ -104,7 +104,7 @@ export function describeReport(report: ImageReport): string {
     formats: formats(report),
     sizes: sizes(report),
     aspects: aspects(report),
-    broken: report.kind === 'folder' ? broken(report) : [],
+    broken: report.kind === 'encoded' ? broken(report) : [],
     colours: colours(report),
     loading: loading(report)
   }

@@ -1,7 +1,9 @@
 export { centreCrop, type Crop, randomResizedCrop, type RandomResizedCropOptions, type Rectangle, type Size } from './crop.js'
-export {
-  BrokenImageError, type Crops, decodeCrops, decodeResized, type FolderSource, imageExtensions, type ResizeOptions
-} from './folder.js'
+export { BrokenImageError } from './broken.js'
+export type { Content, FilePart } from './content.js'
+export { type Crops, decodeCrops, decodeResized, type NamedContent, type ResizeOptions } from './decode.js'
+export { type EncodedSource, namedContent } from './encoded.js'
+export { imageExtensions } from './folder.js'
 export { type IdxArray, readIdx } from './idx.js'
 export type { MemorySource } from './memory.js'
 export { permutation, type Random, randomFor, type RandomKey, sample } from './random.js'

@@ -1,30 +1,22 @@
 import * as native from '../native/images.js'
 import type { Crop, Size } from './crop.js'
 
-/** A file's bytes, read once, whoever decodes them. */
-export interface ImageFile {
-  readonly bytes: Uint8Array
-  /** The upright size of a JPEG file that {@link decodeJpeg} is likely to take; null for all others. */
-  readonly jpeg: Size | null
-}
-
 const version = native.jpegVersion()
 
 /** Whether JPEG files are decoded by libjpeg-turbo: it must be there, and `GMML_JPEG=sharp` in the environment switches it off. */
 export const hasFastJpeg = (): boolean => version !== null && process.env['GMML_JPEG'] !== 'sharp'
 
 /**
- * Reads a file, and from its first bytes the size of the image if it is a JPEG of the usual kind: 8 bits, Huffman-coded, grey or YCbCr or
- * RGB, without a colour profile other than sRGB.
- *
- * @returns null for a file that is empty or cannot be read; why is for others to say.
+ * The upright size of a JPEG file that {@link decodeJpeg} is likely to take: 8 bits, Huffman-coded, grey or YCbCr or RGB, without a colour
+ * profile other than sRGB. null for all others.
  */
-export async function readImageFile(path: string): Promise<ImageFile | null> {
-  const read = await native.readImage(path)
-  if (read === null) return null
-  const [bytes, width, height] = read
-  return { bytes: new Uint8Array(bytes), jpeg: width > 0 ? { width, height } : null }
+export function jpegSize(bytes: Uint8Array): Size | null {
+  const size = native.jpegSize(bytes)
+  return size && { width: size[0], height: size[1] }
 }
+
+const partsOf = (crops: readonly Crop[]): Int32Array =>
+  Int32Array.from(crops.flatMap((crop) => [crop.left, crop.top, crop.width, crop.height, crop.flip ? 1 : 0]))
 
 /**
  * Decodes the parts of a JPEG file that the crops need, once for all of them and at most reduced to what they need, and resizes each crop
@@ -32,14 +24,13 @@ export async function readImageFile(path: string): Promise<ImageFile | null> {
  *
  * Where the crops have at least twice as many pixels as `size`, the image is decoded at a half, a quarter or an eighth of its size first.
  *
- * @param file - With a `jpeg` size, that the crops lie inside of.
- * @returns For each crop its pixels [3, height, width], RGB; null for a file that is damaged, or may be: sharp is the judge of that.
+ * @param bytes - With a {@link jpegSize}, that the crops lie inside of.
+ * @param crops - At least one.
+ * @returns The crops' pixels [crops, 3, height, width], RGB; null for a file that is damaged, or may be: sharp is the judge of that.
  */
-export async function decodeJpeg(file: ImageFile, crops: readonly Crop[], { height, width }: Size): Promise<Uint8Array[] | null> {
-  if (crops.length === 0) return null
-  const parts = Int32Array.from(crops.flatMap((crop) => [crop.left, crop.top, crop.width, crop.height, crop.flip ? 1 : 0]))
-  const length = 3 * height * width
-  const planes = new ArrayBuffer(crops.length * length)
-  if (!(await native.decodeJpeg(file.bytes.buffer as ArrayBuffer, parts, height, width, planes))) return null
-  return crops.map((_, index) => new Uint8Array(planes, index * length, length))
-}
+export const decodeJpeg = (bytes: Uint8Array, crops: readonly Crop[], { height, width }: Size): Promise<Uint8Array | null> =>
+  native.decodeJpeg(bytes, partsOf(crops), height, width)
+
+/** {@link decodeJpeg} on the calling thread, into `planes`; false instead of null. */
+export const decodeJpegSync = (bytes: Uint8Array, crops: readonly Crop[], { height, width }: Size, planes: Uint8Array): boolean =>
+  native.decodeJpegSync(bytes, partsOf(crops), height, width, planes)

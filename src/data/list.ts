@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { type CsvError, parse } from 'csv-parse/sync'
 import { expected } from '../errors.js'
-import { type FolderSource, fileSource, numberClasses } from './folder.js'
+import { type EncodedSource, fileSource, numberClasses } from './encoded.js'
 
 /** The endings of files that are taken for lists of images, in any case. */
 export const listExtensions = ['csv', 'jsonl'] as const
@@ -33,7 +33,7 @@ type At = (line: number) => string
  * @throws InputError with the number of the line: no such column, both of two names for it, an empty path, the same path twice, some images
  * with a class and others without, what is neither CSV nor JSON; and for a list without images, or one that is not in UTF-8.
  */
-export async function openList(path: string): Promise<FolderSource> {
+export async function openList(path: string): Promise<EncodedSource> {
   const name = `the list '${path}'`
   const at: At = (line) => `line ${line} of ${name}`
   const text = decodeText(await readFile(path), name)

@@ -4,7 +4,9 @@ import { expected, InputError } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { keep, noGrad, scope, type Device, type Tensor } from '../torch/index.js'
 import type { Rectangle, Size } from './crop.js'
-import { BrokenImageError, type FolderSource, printable } from './folder.js'
+import { BrokenImageError, printable } from './broken.js'
+import { decodeCrops } from './decode.js'
+import { type EncodedSource, namedContent } from './encoded.js'
 import type { MemorySource } from './memory.js'
 import { permutation, randomFor } from './random.js'
 import { resampleCrops } from './resample.js'
@@ -165,7 +167,7 @@ export class Loader {
       indices.map((index, i) =>
         this.#decodeOrNext(first + i, order, async (source, actual) => {
           let crops: ViewCrop[] = []
-          const images = await source.decodeCrops(actual, (width, height) => {
+          const images = await decodeCrops(await namedContent(source, actual), (width, height) => {
             crops = Array.from({ length: views }, (_, view) => crop(index, view, width, height))
             return crops
           }, size)
@@ -208,10 +210,10 @@ export class Loader {
   }
 
   /** Decodes an image, or gives null if it is broken. */
-  async #decode<T>(index: number, decode: (source: FolderSource) => Promise<T>): Promise<T | null> {
+  async #decode<T>(index: number, decode: (source: EncodedSource) => Promise<T>): Promise<T | null> {
     if (this.#broken.has(index)) return null
     try {
-      return await this.#limit(() => decode(this.#source as FolderSource))
+      return await this.#limit(() => decode(this.#source as EncodedSource))
     } catch (error) {
       if (!(error instanceof BrokenImageError)) throw error
       this.#reportBroken(index, error)
@@ -221,7 +223,7 @@ export class Loader {
 
   /** Decodes the image at a position of the order, or the next one that is not broken. */
   async #decodeOrNext<T>(
-    position: number, order: Uint32Array, decode: (source: FolderSource, index: number) => Promise<T>
+    position: number, order: Uint32Array, decode: (source: EncodedSource, index: number) => Promise<T>
   ): Promise<{ index: number; pixels: T }> {
     for (let tried = 0; tried < order.length; tried++) {
       const index = order[(position + tried) % order.length]!
@@ -262,7 +264,7 @@ export class Loader {
         continue
       }
       const decode = (index: number) =>
-        this.#decode(index, (source) => source.decodeCrops(index, (width, height) => [wholeCrop(width, height, size)], size))
+        this.#decode(index, async (source) => decodeCrops(await namedContent(source, index), (width, height) => [wholeCrop(width, height, size)], size))
       const pixels = await Promise.all(indices.map(decode))
       const good = pixels.flatMap((views, i) => (views ? [{ image: views[0]!, index: indices[i]! }] : []))
       if (good.length === 0) continue

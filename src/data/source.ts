@@ -2,7 +2,8 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expected } from '../errors.js'
 import { findCifar, openCifar } from './cifar.js'
-import { type FolderSource, imageExtensions, openFolder } from './folder.js'
+import type { EncodedSource } from './encoded.js'
+import { imageExtensions, openFolder } from './folder.js'
 import { findIdxPairs, openIdx } from './idx.js'
 import { isList, listExtensions, openList } from './list.js'
 import type { MemorySource } from './memory.js'
@@ -25,7 +26,7 @@ export interface SourceBase {
 }
 
 /** Images of one folder or list; `kind` tells which sort. */
-export type ImageSource = MemorySource | FolderSource
+export type ImageSource = MemorySource | EncodedSource
 
 export interface OpenOptions {
   /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */

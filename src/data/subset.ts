@@ -1,4 +1,5 @@
 import { expected } from '../errors.js'
+import type { EncodedSource } from './encoded.js'
 import { copyImages } from './memory.js'
 import { permutation, randomFor } from './random.js'
 import type { ImageSource } from './source.js'
@@ -21,16 +22,25 @@ export function selectImages(source: ImageSource, indices: ArrayLike<number>): I
   }
   const labels = source.labels && Int32Array.from(chosen, (index) => source.labels![index]!)
   const common = { length: chosen.length, labels, name: (index: number) => source.name(at(index)) }
-  if (source.kind === 'folder') {
-    return {
-      ...source,
-      ...common,
-      files: chosen.map((index) => source.files[index]!),
-      decodeCrops: async (index, crops, size) => source.decodeCrops(at(index), crops, size),
-      decodeResized: async (index, options) => source.decodeResized(at(index), options)
-    }
+  if (source.kind === 'encoded') {
+    return { ...source, ...common, blocks: blocksOf(source, chosen), content: (index, signal) => source.content(at(index), signal) }
   }
   return { ...source, ...common, images: copyImages(source, chosen) }
+}
+
+/** Where a new block begins among the chosen images. */
+function blocksOf({ blocks }: EncodedSource, chosen: readonly number[]): Int32Array | null {
+  if (blocks === null) return null
+  const blockOf = (index: number): number => {
+    let [low, high] = [0, blocks.length]
+    while (high - low > 1) {
+      const middle = (low + high) >> 1
+      if (blocks[middle]! <= index) low = middle
+      else high = middle
+    }
+    return low
+  }
+  return Int32Array.from(chosen.flatMap((index, i) => (i === 0 || blockOf(index) !== blockOf(chosen[i - 1]!) ? [i] : [])))
 }
 
 /** How many labelled images there are to learn from: a part of each class, or so many images of each. */

@@ -116,16 +116,17 @@ export interface Addon {
   generatorState(generator: Handle | string): Uint8Array
   setGeneratorState(generator: Handle | string, state: Uint8Array): void
 
+  /** The upright size of a JPEG file that `decodeJpeg` is likely to take, else null. */
+  jpegSize(bytes: Uint8Array): [width: number, height: number] | null
   /**
-   * Reads a file on a libuv worker: its bytes, and the upright size if `decodeJpeg` is likely to take it, else 0 and 0. null if it is empty
-   * or cannot be read.
+   * Decodes parts of a JPEG file on a libuv worker: for each part five numbers (left, top, width, height in upright pixels, and 1 to flip).
+   * The planes [parts, 3, height, width], or null if the file is unusual or damaged.
    */
-  readImage(path: string): Promise<[bytes: ArrayBuffer, width: number, height: number] | null>
-  /**
-   * Decodes parts of a JPEG file on a libuv worker: for each part five numbers (left, top, width, height in upright pixels, and 1 to flip)
-   * and planes [3, height, width]. false if the file is unusual or damaged: `planes` is undefined then.
-   */
-  decodeJpeg(bytes: ArrayBuffer, parts: Int32Array, height: number, width: number, planes: ArrayBuffer): Promise<boolean>
+  decodeJpeg(bytes: Uint8Array, parts: Int32Array, height: number, width: number): Promise<Uint8Array<ArrayBuffer> | null>
+  /** The same on the calling thread, into `planes`: false instead of null, and `planes` is undefined then. */
+  decodeJpegSync(bytes: Uint8Array, parts: Int32Array, height: number, width: number, planes: Uint8Array): boolean
+  /** Interleaved RGB [step * height, step * width, 3] to planes [3, height, width], by the last of every `step` pixels of a side. */
+  writePlanes(pixels: Uint8Array, height: number, width: number, step: number, flip: boolean, planes: Uint8Array): void
 
   setNumThreads(count: number): void
   numThreads(): number

@@ -16,7 +16,7 @@ export interface EncoderSettings {
 
 /** Height and width of the views, in pixels. */
 export function viewSize(imageSize: number | undefined, source: ImageSource): [number, number] {
-  return imageSize ? [imageSize, imageSize] : source.kind === 'folder' ? [224, 224] : [source.height, source.width]
+  return imageSize ? [imageSize, imageSize] : source.kind === 'encoded' ? [224, 224] : [source.height, source.width]
 }
 
 /**

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import sharp from 'sharp'
 
-import { BrokenImageError, type Crop, type FolderSource, type Size, type Statistics } from '../data/index.js'
+import { BrokenImageError, type Crop, decodeCrops, type EncodedSource, namedContent, type Size, type Statistics } from '../data/index.js'
 
 /** What is found out about one image file. */
 export interface ExaminedFile extends Size {
@@ -88,7 +88,7 @@ async function fileSize(file: string): Promise<number> {
 }
 
 /** Reads the headers of image files, and decodes some of them. What has no header that makes sense is decoded, for the reason. */
-export async function examineFiles(source: FolderSource, options: ExamineOptions): Promise<ExaminedFiles> {
+export async function examineFiles(source: EncodedSource, options: ExamineOptions): Promise<ExaminedFiles> {
   const { positions, decode, side, workers, onProgress } = options
   const files = Array<ExaminedFile | null>(positions.length).fill(null)
   const broken = new Map<number, string>()
@@ -115,7 +115,7 @@ export async function examineFiles(source: FolderSource, options: ExamineOptions
         files[slot] ??= { width, height, format: 'unknown' }
         return [middle(width, height)]
       }
-      const [pixels] = await source.decodeCrops(position, crops, { width: side, height: side })
+      const [pixels] = await decodeCrops(await namedContent(source, position), crops, { width: side, height: side })
       sums.add(pixels!)
     } catch (error) {
       if (!(error instanceof BrokenImageError)) throw error

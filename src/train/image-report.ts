@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 
 import {
-  defaultStatistics, openImages, randomFor, sample, type FolderSource, type ImageSource, type Size, type Statistics
+  defaultStatistics, openImages, randomFor, sample, type EncodedSource, type ImageSource, type Size, type Statistics
 } from '../data/index.js'
 import { setNumThreads } from '../torch/index.js'
 import { pretrainSchema } from './config.js'
@@ -100,7 +100,7 @@ export async function describeImages(request: ImageReportRequest, hooks: ImageRe
   const positions = choose(source.length, settings.limit ?? (settings.full ? source.length : EXAMINED), settings.seed, 'examined')
   const [height, width] = viewSize(settings.imageSize, source)
   const views = { width, height }
-  const examined = source.kind === 'folder'
+  const examined = source.kind === 'encoded'
     ? await examineFolder(source, positions, width, settings, hooks)
     : examineArray(source, positions)
   const good = positions.filter((_, slot) => examined.files[slot])
@@ -119,7 +119,7 @@ const choose = (length: number, count: number, seed: number, purpose: string): U
   sample(length, Math.min(count, length), randomFor(seed, purpose))
 
 function examineFolder(
-  source: FolderSource, positions: Uint32Array, side: number, { full, seed, workers }: Settings, { onProgress }: ImageReportHooks
+  source: EncodedSource, positions: Uint32Array, side: number, { full, seed, workers }: Settings, { onProgress }: ImageReportHooks
 ): Promise<ExaminedFiles> {
   const total = positions.length
   const slots = choose(total, full ? total : DECODED, seed, 'decoded')
@@ -130,7 +130,7 @@ function examineFolder(
 }
 
 /** Images in memory have one size, and none can be broken. */
-function examineArray(source: Exclude<ImageSource, FolderSource>, positions: Uint32Array): ExaminedFiles {
+function examineArray(source: Exclude<ImageSource, EncodedSource>, positions: Uint32Array): ExaminedFiles {
   const { width, height, channels } = source
   const format = source.name(0).includes('idx3') ? 'idx' : 'cifar'
   const files = Array<ExaminedFile>(positions.length).fill({ width, height, format })
@@ -159,15 +159,15 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size, ma
     sizes: good.length > 0 ? summariseSizes(good, views) : null,
     aspects: good.length > 0 ? summariseAspects(good) : null,
     broken: summariseBroken(source.length, maxBroken, examined),
-    unreadable: source.kind === 'folder' ? source.unreadable : [],
+    unreadable: source.kind === 'encoded' ? source.unreadable : [],
     statistics: { used: defaultStatistics(source), own: statistics }
   }
 }
 
 /** A list of files names the classes itself, wherever the files lie. */
 async function countOutside(source: ImageSource): Promise<number | null> {
-  if (source.kind !== 'folder' || !(await stat(source.path)).isDirectory()) return null
-  return source.files.filter((file) => !file.includes('/')).length
+  if (source.kind !== 'encoded' || !(await stat(source.path)).isDirectory()) return null
+  return Array.from({ length: source.length }, (_, index) => source.name(index)).filter((name) => !name.includes('/')).length
 }
 
 function countClasses({ classes, labels }: ImageSource): ImageReport['classes'] {

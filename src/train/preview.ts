@@ -2,8 +2,8 @@ import { z } from 'zod'
 
 import { expected, InputError } from '../errors.js'
 import {
-  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor, resampleCrops, type Batch, type FolderSource, type ImageSource,
-  type Rectangle, type Size
+  decodeCrops, defaultStatistics, gmmlAugmentation, Loader, namedContent, openImages, randomFor, resampleCrops, type Batch,
+  type EncodedSource, type ImageSource, type Rectangle, type Size
 } from '../data/index.js'
 import { corrupt } from '../gmml/index.js'
 import type { EncodedImage } from '../io/index.js'
@@ -91,26 +91,26 @@ async function draw(source: ImageSource, { indices, images }: Batch, size: Size,
 
 /** A whole image on white, as large as fits into a view: [C, height, width]. */
 async function wholeImage(source: ImageSource, index: number, size: Size): Promise<Uint8Array> {
-  const own = source.kind === 'folder' ? await sizeOf(source, index) : source
+  const own = source.kind === 'encoded' ? await sizeOf(source, index) : source
   const scale = Math.min(size.width / own.width, size.height / own.height)
   const side = (length: number) => Math.max(1, Math.round(length * scale))
   const fitted = { width: side(own.width), height: side(own.height) }
   const crop = { left: 0, top: 0, width: own.width, height: own.height }
-  const pixels = source.kind === 'folder' ? (await source.decodeCrops(index, [crop], fitted))[0]! : resized(source, index, crop, fitted)
+  const pixels = source.kind === 'encoded' ? (await decodeCrops(await namedContent(source, index), [crop], fitted))[0]! : resized(source, index, crop, fitted)
   return onWhite(pixels, fitted, size, source.channels)
 }
 
 /** Of the upright image. */
-async function sizeOf(source: FolderSource, index: number): Promise<Size> {
+async function sizeOf(source: EncodedSource, index: number): Promise<Size> {
   let size = { width: 1, height: 1 }
-  await source.decodeCrops(index, (width, height) => {
+  await decodeCrops(await namedContent(source, index), (width, height) => {
     size = { width, height }
     return []
   }, size)
   return size
 }
 
-function resized(source: Exclude<ImageSource, FolderSource>, index: number, crop: Rectangle, size: Size): Uint8Array {
+function resized(source: Exclude<ImageSource, EncodedSource>, index: number, crop: Rectangle, size: Size): Uint8Array {
   const { channels, height, width, images } = source
   const step = channels * height * width
   return noGrad(() =>

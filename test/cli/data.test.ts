@@ -101,7 +101,7 @@ describe('gmml data', () => {
 describe('the text of a report', () => {
   const image = { width: 500, height: 400 }
   const report: ImageReport = {
-    path: 'photos', kind: 'folder', images: 120_000, examined: 20_000, decoded: 256, outsideClasses: 0, formats: { jpeg: 19_000, png: 900 },
+    path: 'photos', kind: 'encoded', images: 120_000, examined: 20_000, decoded: 256, outsideClasses: 0, formats: { jpeg: 19_000, png: 900 },
     classes: Array.from({ length: 1000 }, (_, i) => ({ name: `c${i}`, images: 100 + i })),
     bytes: { examined: 2.05e9, total: 12_345_678_901 }, views: { width: 224, height: 224 },
     sizes: { smallest: image, median: image, largest: image, smallerThanViews: 0, fittingImageSize: null },

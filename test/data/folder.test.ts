@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
-import { BrokenImageError, decodeCrops, openImages } from '../../src/data/index.js'
+import { BrokenImageError, decodeCrops, decodeResized, namedContent, openImages } from '../../src/data/index.js'
 import { blue, type Colour, decoded, expectNear, folderWith, green, noise, paint, quarters, ramp, red, white } from './support.js'
 
 /** The whole image at its own size: its pixels as they are. */
@@ -111,10 +111,12 @@ describe('a broken image', () => {
   async function reason(content: Uint8Array | string): Promise<string> {
     const folder = await folderWith({ 'class/broken.jpg': content })
     const source = await openImages(folder)
-    if (source.kind !== 'folder') throw new Error('Not a folder')
+    if (source.kind !== 'encoded') throw new Error('Not a folder')
     const file = join(folder, 'class/broken.jpg')
+    const image = await namedContent(source, 0)
+    const size = { width: 1, height: 1 }
     const errors = await Promise.all([
-      source.decodeCrops(0, square, { width: 1, height: 1 }), source.decodeResized(0, { resize: 1, crop: { width: 1, height: 1 } })
+      decodeCrops(image, square, size), decodeResized(image, { resize: 1, crop: size })
     ].map((pending) => pending.then(() => null, (error: unknown) => error)))
     for (const error of errors) {
       expect(error).toBeInstanceOf(BrokenImageError)
@@ -158,14 +160,14 @@ describe('a broken image', () => {
     const decode = async (name: string) => decodeCrops(join(folder, name), square, { width: 1, height: 1 })
     await expect(decode('absent.jpg')).rejects.toMatchObject({ name: 'BrokenImageError', reason: 'the file cannot be read (ENOENT)' })
     await expect(decode('link.jpg')).rejects.toMatchObject({ reason: 'the file cannot be read (ENOENT)' })
-    await expect(decode('folder.jpg')).rejects.toMatchObject({ reason: 'the file cannot be read (EISDIR)' })
+    await expect(decode('folder.jpg')).rejects.toMatchObject({ reason: 'it is no file' })
   })
 
   it('does not concern its neighbours', async () => {
     const good = await quarters().png().toBuffer()
     const source = await openImages(await folderWith({ 'a.png': good, 'b.png': 'text', 'c.png': good }))
-    if (source.kind !== 'folder') throw new Error('Not a folder')
-    const all = await Promise.allSettled([0, 1, 2].map((index) => source.decodeCrops(index, square, { width: 2, height: 2 })))
+    if (source.kind !== 'encoded') throw new Error('Not a folder')
+    const all = await Promise.allSettled([0, 1, 2].map(async (index) => decodeCrops(await namedContent(source, index), square, { width: 2, height: 2 })))
     expect(all.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
   })
 })

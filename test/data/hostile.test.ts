@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib'
 import sharp, { type Sharp } from 'sharp'
 import { describe, expect, it } from 'vitest'
 
-import { type BrokenImageError, type FolderSource, imagenetStatistics, Loader, openImages } from '../../src/data/index.js'
+import { type BrokenImageError, type EncodedSource, imagenetStatistics, Loader, openImages } from '../../src/data/index.js'
 import * as torch from '../../src/torch/index.js'
 import { blue, type Colour, decoded, expectNear, folderWith, green, noise, quarters, red, white } from './support.js'
 
@@ -96,9 +96,9 @@ const broken: Record<string, [content: () => Promise<Uint8Array> | Uint8Array | 
 /** Every image of a folder as the loader gives it, at its four quarters, or why it does not. */
 async function load(
   folder: string
-): Promise<{ source: FolderSource; seen: Map<string, Colour[]>; reasons: Map<string, BrokenImageError> }> {
+): Promise<{ source: EncodedSource; seen: Map<string, Colour[]>; reasons: Map<string, BrokenImageError> }> {
   const source = await openImages(folder)
-  if (source.kind !== 'folder') throw new Error('Not a folder')
+  if (source.kind !== 'encoded') throw new Error('Not a folder')
   const loader = new Loader(source, { size: { width: 32, height: 32 }, device: 'cpu', maxBroken: 1 })
   const seen = new Map<string, Colour[]>()
   const { mean, std } = imagenetStatistics
@@ -108,7 +108,7 @@ async function load(
     const at = (i: number, x: number, y: number) =>
       [0, 1, 2].map((c) => Math.round(255 * (values[((i * 3 + c) * 32 + y) * 32 + x]! * std[c]! + mean[c]!))) as unknown as Colour
     for (const [i, index] of indices.entries()) {
-      seen.set(source.files[index]!, [at(i, 6, 6), at(i, 25, 6), at(i, 6, 25), at(i, 25, 25)])
+      seen.set(source.name(index), [at(i, 6, 6), at(i, 25, 6), at(i, 6, 25), at(i, 25, 25)])
     }
   }
   return { source, seen, reasons: new Map(loader.broken.map((error) => [error.file, error])) }

@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import sharp, { type JpegOptions, type Sharp } from 'sharp'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { BrokenImageError, type Crop, type Crops, decodeCrops, randomFor, type Size } from '../../src/data/index.js'
-import { decodeJpeg, hasFastJpeg, readImageFile } from '../../src/data/jpeg.js'
+import { decodeJpeg, decodeJpegSync, hasFastJpeg, jpegSize } from '../../src/data/jpeg.js'
 import { loadSafetensors } from '../../src/io/index.js'
 import * as torch from '../../src/torch/index.js'
 import { folderWith, noise, quarters } from './support.js'
@@ -30,9 +30,18 @@ function photograph(width: number, height: number): Sharp {
 
 /** What libjpeg-turbo makes of it, or null where it leaves the file to sharp. */
 async function fast(content: Uint8Array, crops: Crops, size: Size): Promise<Uint8Array[] | null> {
-  const file = await readImageFile(join(await folderWith({ 'image.jpg': content }), 'image.jpg'))
-  if (!file?.jpeg) return null
-  return decodeJpeg(file, typeof crops === 'function' ? crops(file.jpeg.width, file.jpeg.height) : crops, size)
+  const bytes = Uint8Array.from(content)
+  const jpeg = jpegSize(bytes)
+  if (!jpeg) return null
+  const list = typeof crops === 'function' ? crops(jpeg.width, jpeg.height) : crops
+  const planes = await decodeJpeg(bytes, list, size)
+  const here = new Uint8Array(new SharedArrayBuffer(3 * list.length * size.height * size.width))
+  // The calling thread makes the same of it.
+  expect(decodeJpegSync(bytes, list, size, here)).toBe(planes !== null)
+  if (!planes) return null
+  expect(Buffer.compare(here, planes)).toBe(0)
+  const length = planes.length / list.length
+  return list.map((_, i) => planes.subarray(i * length, (i + 1) * length))
 }
 
 /** What sharp alone makes of it. */

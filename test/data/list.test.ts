@@ -1,11 +1,11 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
-import { type BrokenImageError, Loader, openImages } from '../../src/data/index.js'
+import { type BrokenImageError, decodeCrops, decodeResized, Loader, namedContent, openImages } from '../../src/data/index.js'
 import { openList } from '../../src/data/list.js'
 import { InputError } from '../../src/errors.js'
 import * as torch from '../../src/torch/index.js'
-import { blue, folderWith, green, paint, red, type Colour } from './support.js'
+import { blue, filesOf, folderWith, green, paint, red, type Colour } from './support.js'
 
 torch.setNumThreads(1)
 
@@ -33,16 +33,16 @@ describe('a list of images', () => {
     const files = await Promise.all(Object.entries(colours).map(async ([file, colour]) => [file, await flat(colour)] as const))
     const folder = await folderWith({ ...Object.fromEntries(files), 'not-listed.png': '', [name]: content })
     const source = await openImages(join(folder, name))
-    if (source.kind !== 'folder') throw new Error('no files')
+    if (source.kind !== 'encoded') throw new Error('no files')
     expect(source).toMatchObject({ path: join(folder, name), length: 3, channels: 3, classes: ['cat', 'dog'], unreadable: [] })
-    expect(source.files).toEqual(['b.png', 'sub/a.png', 'c.png'])
+    expect(filesOf(source)).toEqual(['b.png', 'sub/a.png', 'c.png'])
     expect([...source.labels!]).toEqual([1, 0, 1])
     expect(source.name(1)).toBe('sub/a.png')
     expect(() => source.name(3)).toThrow(/from 0 to 2 for index, received 3/)
     for (const [index, colour] of Object.values(colours).entries()) {
-      const [planes] = await source.decodeCrops(index, [{ left: 0, top: 0, ...size }], size)
+      const [planes] = await decodeCrops(await namedContent(source, index), [{ left: 0, top: 0, ...size }], size)
       expect([0, 4, 8].map((i) => planes![i])).toEqual([...colour])
-      expect((await source.decodeResized(index, { resize: 2, crop: size }))[8]).toBe(colour[2])
+      expect((await decodeResized(await namedContent(source, index), { resize: 2, crop: size }))[8]).toBe(colour[2])
     }
   })
 
@@ -50,9 +50,9 @@ describe('a list of images', () => {
     const elsewhere = await folderWith({ 'x.png': await flat(red) })
     const folder = await folderWith({ 'y.png': await flat(blue), 'lists/own.csv': `path\n${elsewhere}/x.png\n../y.png\n` })
     const source = await openImages(join(folder, 'lists', 'own.csv'))
-    if (source.kind !== 'folder') throw new Error('no files')
+    if (source.kind !== 'encoded') throw new Error('no files')
     for (const [index, colour] of [red, blue].entries()) {
-      expect((await source.decodeResized(index, { resize: 2, crop: size }))[0]).toBe(colour[0])
+      expect((await decodeResized(await namedContent(source, index), { resize: 2, crop: size }))[0]).toBe(colour[0])
     }
   })
 
@@ -69,8 +69,8 @@ describe('a list of images', () => {
     expect((await open('x.jsonl', '{"path":"a","label":7}\n{"path":"b","label":"07"}')).classes).toEqual(['07', '7'])
     const names = ['Füße,1.jpg', 'say "x".jpg', 'two\nlines.jpg', '写真.jpg', ' outer .jpg']
     const csv = names.map((name) => `"${name.replaceAll('"', '""')}"`).join('\n')
-    expect((await open('x.csv', `path\n${csv}`)).files).toEqual(names)
-    expect((await open('x.jsonl', names.map((path) => JSON.stringify({ path })).join('\n'))).files).toEqual(names)
+    expect(filesOf(await open('x.csv', `path\n${csv}`))).toEqual(names)
+    expect(filesOf(await open('x.jsonl', names.map((path) => JSON.stringify({ path })).join('\n')))).toEqual(names)
   })
 
   it('of which some are missing or broken, tells at use and not before', async () => {

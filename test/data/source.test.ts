@@ -2,13 +2,13 @@ import { chmod, mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openFolder } from '../../src/data/folder.js'
-import { type FolderSource, openImages } from '../../src/data/index.js'
+import { type EncodedSource, openImages } from '../../src/data/index.js'
 import { InputError } from '../../src/errors.js'
-import { folderWith, idx, ramp } from './support.js'
+import { filesOf, folderWith, idx, ramp } from './support.js'
 
-async function openFiles(path: string, limit?: number): Promise<FolderSource> {
+async function openFiles(path: string, limit?: number): Promise<EncodedSource> {
   const source = await openImages(path, { limit })
-  if (source.kind !== 'folder') throw new Error('Not a folder of image files')
+  if (source.kind !== 'encoded') throw new Error('Not a folder of image files')
   return source
 }
 
@@ -16,7 +16,7 @@ describe('openImages', () => {
   it('opens IDX files where there are any, else image files', async () => {
     const folder = await folderWith({ 'images-idx3-ubyte': idx([1, 2, 2], ramp(4)), 'cover.jpg': '' })
     expect(await openImages(folder)).toMatchObject({ kind: 'memory', length: 1 })
-    expect(await openImages(await folderWith({ 'cover.jpg': '' }))).toMatchObject({ kind: 'folder', length: 1, channels: 3 })
+    expect(await openImages(await folderWith({ 'cover.jpg': '' }))).toMatchObject({ kind: 'encoded', length: 1, channels: 3 })
   })
 
   it('says what is wrong with a folder', async () => {
@@ -50,11 +50,11 @@ describe('a folder of image files', () => {
     const names = ['b.JPG', 'a.jpeg', 'c.Png', 'd.webp', 'e.avif', 'f.gif', 'g.tif', 'h.TIFF']
     const others = ['.hidden.jpg', 'x.txt', 'jpg', 'y.jpg.bak', 'z.svg', '.thumbs/a.jpg']
     const source = await openFiles(await folderWith(Object.fromEntries([...names, ...others].map((name) => [name, '']))))
-    expect(source.files).toEqual([...names].sort())
+    expect(filesOf(source)).toEqual([...names].sort())
     expect(source).toMatchObject({ classes: null, labels: null, unreadable: [], length: 8 })
     expect(source.name(1)).toBe('b.JPG')
     expect(() => source.name(8)).toThrow(/from 0 to 7 for index, received 8/)
-    await expect(source.decodeCrops(-1, [], { height: 1, width: 1 })).rejects.toThrow(InputError)
+    expect(() => source.content(-1)).toThrow(InputError)
   })
 
   it('hands on why the folder itself cannot be listed', async () => {
@@ -63,7 +63,7 @@ describe('a folder of image files', () => {
 
   it('takes the first sub-folder for the class', async () => {
     const source = await openFiles(await folderWith({ 'dog/1.png': '', 'cat/old/2.png': '', 'cat/1.png': '', 'empty/x.txt': '' }))
-    expect(source.files).toEqual(['cat/1.png', 'cat/old/2.png', 'dog/1.png'])
+    expect(filesOf(source)).toEqual(['cat/1.png', 'cat/old/2.png', 'dog/1.png'])
     expect(source.classes).toEqual(['cat', 'dog'])
     expect(source.labels).toEqual(Int32Array.of(0, 0, 1))
   })
@@ -75,7 +75,8 @@ describe('a folder of image files', () => {
 
   it('walks into a folder that is named like an image', async () => {
     const source = await openFiles(await folderWith({ 'x.jpg/1.png': '', 'y.jpg/2.png': '' }))
-    expect(source).toMatchObject({ files: ['x.jpg/1.png', 'y.jpg/2.png'], classes: ['x.jpg', 'y.jpg'] })
+    expect(filesOf(source)).toEqual(['x.jpg/1.png', 'y.jpg/2.png'])
+    expect(source.classes).toEqual(['x.jpg', 'y.jpg'])
   })
 
   it('follows links, counts those that lead nowhere, and does not run in circles', async () => {
@@ -87,7 +88,7 @@ describe('a folder of image files', () => {
     await symlink(folder, join(folder, 'a', 'sub', 'circle'))
     await symlink('self.jpg', join(folder, 'self.jpg'))
     const source = await openFiles(folder)
-    expect(source.files).toEqual(['a/1.png', 'a/4.png', 'a/sub/2.png', 'linked/3.png'])
+    expect(filesOf(source)).toEqual(['a/1.png', 'a/4.png', 'a/sub/2.png', 'linked/3.png'])
     expect(source.unreadable).toEqual(['a/dangling.jpg', 'a/sub/circle', 'self.jpg'])
   })
 
@@ -99,7 +100,7 @@ describe('a folder of image files', () => {
     await Promise.all(names.map((name, i) => symlink(join(elsewhere, ends[i % 4]!), join(folder, name))))
     const source = await openFiles(folder)
     // A link to text counts as what it is called, like a file of that name.
-    expect(source.files).toEqual(names.flatMap((name, i) => (i % 4 === 1 ? [] : [i % 4 === 2 ? `${name}/b.png` : name])))
+    expect(filesOf(source)).toEqual(names.flatMap((name, i) => (i % 4 === 1 ? [] : [i % 4 === 2 ? `${name}/b.png` : name])))
     expect(source.unreadable).toEqual(names.filter((_, i) => i % 4 === 1))
   })
 
@@ -109,7 +110,9 @@ describe('a folder of image files', () => {
     await mkdir(join(folder, 'closed'), { mode: 0o700 })
     process.seteuid!(65534)
     try {
-      expect(await openFiles(folder)).toMatchObject({ files: ['open/1.png'], unreadable: ['closed'] })
+      const source = await openFiles(folder)
+      expect(filesOf(source)).toEqual(['open/1.png'])
+      expect(source.unreadable).toEqual(['closed'])
       await expect(openImages(join(folder, 'closed'))).rejects.toThrow(/folder that may be read.*EACCES/)
     } finally {
       process.seteuid!(0)
@@ -121,12 +124,12 @@ describe('a folder of image files', () => {
     const folder = await folderWith(Object.fromEntries(files.map((file) => [file, ''])))
     const source = await openFiles(folder, 40)
     expect(source.length).toBe(40)
-    expect(source.files).toEqual([...new Set(source.files)].sort())
-    expect([...source.labels!]).toEqual(source.files.map((file) => (file.startsWith('cat') ? 0 : 1)))
+    expect(filesOf(source)).toEqual([...new Set(filesOf(source))].sort())
+    expect([...source.labels!]).toEqual(filesOf(source).map((file) => (file.startsWith('cat') ? 0 : 1)))
     expect(source.labels!.filter((label) => label === 1).length).toBeGreaterThan(8)
     expect(source.labels!.filter((label) => label === 0).length).toBeGreaterThan(8)
-    expect(source.files).toEqual((await openFiles(folder, 40)).files)
-    expect(source.files).toEqual(expect.arrayContaining([...(await openFiles(folder, 10)).files]))
+    expect(filesOf(source)).toEqual(filesOf(await openFiles(folder, 40)))
+    expect(filesOf(source)).toEqual(expect.arrayContaining([...filesOf(await openFiles(folder, 10))]))
     expect((await openFiles(folder, 1)).classes).toEqual(['cat', 'dog'])
   })
 })

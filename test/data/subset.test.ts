@@ -3,8 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { chooseLabelled, holdOut, openImages, parseLabelBudget, selectImages } from '../../src/data/index.js'
 import { photos } from '../train/support.js'
 import { stripes } from '../evaluate/support.js'
-
-const size = { height: 4, width: 4 }
+import { filesOf } from './support.js'
 
 describe('selectImages', () => {
   it('gives some images of IDX files, in the given order', async () => {
@@ -22,12 +21,11 @@ describe('selectImages', () => {
   it('gives some images of a folder, and of what it gave', async () => {
     const whole = await openImages(await photos())
     const some = selectImages(selectImages(whole, [5, 1, 3]), [2, 0])
-    if (whole.kind !== 'folder' || some.kind !== 'folder') throw new Error('no folder')
-    expect(some.files).toEqual([whole.files[3], whole.files[5]])
+    if (whole.kind !== 'encoded' || some.kind !== 'encoded') throw new Error('no folder')
+    expect(filesOf(some)).toEqual([whole.name(3), whole.name(5)])
     expect([...some.labels!]).toEqual([whole.labels![3], whole.labels![5]])
-    const crop = [{ left: 1, top: 2, width: 8, height: 9 }]
-    expect(await some.decodeCrops(1, crop, size)).toEqual(await whole.decodeCrops(5, crop, size))
-    await expect(some.decodeCrops(2, crop, size)).rejects.toThrow(/from 0 to 1 for index, received 2/)
+    expect(await some.content(1)).toEqual(await whole.content(5))
+    expect(() => some.content(2)).toThrow(/from 0 to 1 for index, received 2/)
   })
 
   it('refuses what is not there', async () => {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import sharp, { type Sharp } from 'sharp'
 import { expect, onTestFinished } from 'vitest'
-import { type Crops, decodeCrops, type Size } from '../../src/data/index.js'
+import { type Crops, decodeCrops, type ImageSource, type Size } from '../../src/data/index.js'
 
 /** A folder with these files in it, gone after the test. */
 export async function folderWith(files: Record<string, Uint8Array | string> = {}): Promise<string> {
@@ -15,6 +15,9 @@ export async function folderWith(files: Record<string, Uint8Array | string> = {}
   }
   return folder
 }
+
+/** The names of a source's images. */
+export const filesOf = (source: ImageSource): string[] => Array.from({ length: source.length }, (_, index) => source.name(index))
 
 /** An IDX file of unsigned bytes. */
 export function idx(shape: readonly number[], data: Iterable<number>, magic = 0x800 + shape.length): Buffer {

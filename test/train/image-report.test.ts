@@ -43,7 +43,7 @@ describe('describeImages of files', () => {
     expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
 
     const classes = [{ name: 'cats', images: 3 }, { name: 'dogs', images: 8 }]
-    expect(report).toMatchObject({ path: folder, kind: 'folder', images: 11, examined: 11, decoded: 11, classes, outsideClasses: 0 })
+    expect(report).toMatchObject({ path: folder, kind: 'encoded', images: 11, examined: 11, decoded: 11, classes, outsideClasses: 0 })
     expect(report.formats).toEqual({ jpeg: 2, png: 2, webp: 1, avif: 1, tiff: 1, gif: 1 })
     expect(Object.keys(report.formats).slice(0, 2).sort()).toEqual(['jpeg', 'png'])
     // 10 x 50 and 12 x 12 and 8 x 8 have a side under 16; of these sides 12, 10, 8, two are at least 10: 8 is what patches of 4 divide.

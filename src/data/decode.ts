@@ -1,0 +1,225 @@
+import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
+import { expected } from '../errors.js'
+import { writePlanes } from '../native/images.js'
+import { BrokenImageError } from './broken.js'
+import { type Content, readContent, readContentSync } from './content.js'
+import { centreCrop, checkSize, type Crop, type Rectangle, type Size } from './crop.js'
+import { decodeJpeg, decodeJpegSync, hasFastJpeg, jpegSize } from './jpeg.js'
+
+/** The crops of an image, or a function that draws them once the size of the upright image is known. */
+export type Crops = readonly Crop[] | ((width: number, height: number) => readonly Crop[])
+
+interface Pixels extends Size {
+  /** RGB, interleaved. */
+  readonly data: Uint8Array
+}
+
+/**
+ * Decodes one image file to upright 8-bit sRGB. The EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted,
+ * through their colour profile if they carry one; of an animation the first frame is taken. An alpha channel is dropped, as PyTorch's
+ * usual loaders do: the colour beneath it counts, no background is made up.
+ *
+ * sharp works on libuv's threads; the calling thread is free meanwhile.
+ *
+ * @throws BrokenImageError: the file cannot be read, is empty, damaged, cut short, no image, or of more pixels than sharp's limit (268
+ * million), which guards against small files that unpack to gigabytes.
+ */
+async function decode(bytes: Uint8Array, file: string): Promise<Pixels> {
+  if (bytes.length === 0) throw new BrokenImageError(file, 'the file is empty')
+  // 'error' refuses what is cut short ('truncated' alone would pass some TIFF). 'warning', sharp's default, would also refuse photographs
+  // with stray bytes between two segments, which Pillow reads without a word.
+  const image = sharp(bytes, { failOn: 'error', autoOrient: true }).toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' })
+  await fromWideColours(image, bytes)
+  const { data, info } = await image.toBuffer({ resolveWithObject: true }).catch((error: Error) => {
+    throw new BrokenImageError(file, reasonOf(error), { cause: error })
+  })
+  if (info.channels !== 3) throw new BrokenImageError(file, `it has ${info.channels} colour channels`)
+  return { data, width: info.width, height: info.height }
+}
+
+/**
+ * sharp takes images of 16 bits through their profile into the space of Display P3, and leaves them there unless a profile is named. Only
+ * where there is something to convert: the way through a profile costs time and rounds.
+ */
+async function fromWideColours(image: Sharp, bytes: Uint8Array): Promise<void> {
+  // JPEG, the most of all, has 8 bits.
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) return
+  // What cannot be read is told when it is decoded.
+  const found = await image.metadata().catch(() => null)
+  if (found?.hasProfile && found.depth === 'ushort' && found.channels >= 3) image.withIccProfile('srgb', { attach: false })
+}
+
+function reasonOf({ message }: Error): string {
+  if (message.includes('unsupported image format')) return 'the content is not an image of a known format'
+  if (message.includes('exceeds pixel limit')) return 'it has more pixels than the decoder allows'
+  // libvips keeps one error text for all its threads: of files that fail at the same moment, one may get the words of both or none.
+  const words = message.split('\n')[0]!.trim().replace(/:$/, '')
+  return words === '' || words === 'Unknown error' ? 'it is damaged or cut short' : `it is damaged or cut short (${words})`
+}
+
+function cropsOf(crops: Crops, { width, height }: Size): readonly Crop[] {
+  const list = typeof crops === 'function' ? crops(width, height) : crops
+  for (const crop of list) checkInside(crop, { width, height })
+  return list
+}
+
+/** Who reads files and decodes JPEG: libuv's threads, or the calling one. sharp always works on libuv's. */
+interface Runtime {
+  read(content: Content, name: string): Promise<Uint8Array> | Uint8Array
+  /** As {@link decodeJpegSync}. */
+  jpeg(bytes: Uint8Array, crops: readonly Crop[], size: Size, planes: Uint8Array): Promise<boolean> | boolean
+}
+
+const onLibuv: Runtime = {
+  read: readContent,
+  async jpeg(bytes, crops, size, planes) {
+    const decoded = await decodeJpeg(bytes, crops, size)
+    if (decoded) planes.set(decoded)
+    return decoded !== null
+  }
+}
+
+const here: Runtime = { read: readContentSync, jpeg: decodeJpegSync }
+
+/** An image, and what it is called in messages. */
+export interface NamedContent {
+  readonly content: Content
+  readonly name: string
+}
+
+async function decodeWith(
+  runtime: Runtime, { content, name }: NamedContent, crops: Crops, size: Size, planesOf: (count: number) => Uint8Array
+): Promise<void> {
+  checkSize('the size of the crops', size)
+  const bytes = await runtime.read(content, name)
+  const jpeg = hasFastJpeg() ? jpegSize(bytes) : null
+  // Drawn once, whoever decodes: a function that draws at random would give others the second time.
+  let drawn: readonly Crop[] | null = null
+  if (jpeg) {
+    drawn = cropsOf(crops, jpeg)
+    if (drawn.length === 0 || (await runtime.jpeg(bytes, drawn, size, planesOf(drawn.length)))) return
+  }
+  const image = await decode(bytes, name)
+  const list = cropsOf(drawn ?? crops, image)
+  const planes = planesOf(list.length)
+  const length = 3 * size.height * size.width
+  const resampled = list.map((crop, i) =>
+    resample(image, crop, size, { left: 0, top: 0, ...size }, crop.flip ?? false, planes.subarray(i * length, (i + 1) * length))
+  )
+  await Promise.all(resampled)
+}
+
+/**
+ * Decodes an image file once and resizes parts of it to one size, with the cubic kernel (Catmull-Rom, a = -0.5 as in Pillow; antialiased
+ * where it shrinks). The middles of the pixels stay where they are, as in Pillow.
+ *
+ * JPEG files of the usual kinds are decoded by libjpeg-turbo if the addon was built with it, all others by sharp. The two differ by less
+ * than two grey levels on average, as decoders and kernels do. `GMML_JPEG=sharp` in the environment leaves all files to sharp.
+ *
+ * @param image - Path of a file, or its content and name.
+ * @param crops - Inside the image. They may be smaller than `size`: they are enlarged then.
+ * @param size - Of the results, in pixels.
+ * @returns For each crop its pixels [3, height, width], RGB.
+ * @throws BrokenImageError for a file that cannot be decoded; InputError for a crop that is not inside the image.
+ */
+export async function decodeCrops(image: string | NamedContent, crops: Crops, size: Size): Promise<Uint8Array[]> {
+  const length = 3 * size.height * size.width
+  let planes: Uint8Array[] = []
+  await decodeWith(onLibuv, named(image), crops, size, (count) => {
+    const all = new Uint8Array(count * length)
+    planes = Array.from({ length: count }, (_, i) => all.subarray(i * length, (i + 1) * length))
+    return all
+  })
+  return planes
+}
+
+const named = (image: string | NamedContent): NamedContent =>
+  typeof image === 'string' ? { content: { path: image }, name: image } : image
+
+/**
+ * {@link decodeCrops} for worker threads: the calling thread reads the file and decodes JPEG itself, so as many work at a time as there are.
+ *
+ * @param planes - [crops, 3, height, width]: what is decoded is written here.
+ */
+export async function decodeCropsHere(image: NamedContent, crops: Crops, size: Size, planes: Uint8Array): Promise<void> {
+  await decodeWith(here, image, crops, size, () => planes)
+}
+
+export interface ResizeOptions {
+  /** The length that the shorter side gets, in pixels. */
+  readonly resize: number
+  /** The size of the part that is cut from the middle; at most `resize`. */
+  readonly crop: Size
+}
+
+/**
+ * Decodes an image file for evaluation: the shorter side is resized to `resize`, then the middle is taken ({@link centreCrop}).
+ *
+ * @param image - Path of a file, or its content and name.
+ * @returns Pixels [3, crop.height, crop.width], RGB.
+ * @throws BrokenImageError for a file that cannot be decoded; InputError for a crop that is larger than `resize`.
+ */
+export async function decodeResized(image: string | NamedContent, { resize, crop }: ResizeOptions): Promise<Uint8Array> {
+  // Wrong options are an error before the file is touched, whatever its size.
+  centreCrop(1, 1, resize, crop)
+  const { content, name } = named(image)
+  const bytes = await readContent(content, name)
+  const jpeg = hasFastJpeg() ? jpegSize(bytes) : null
+  if (jpeg) {
+    const { resized, crop: window } = centreCrop(jpeg.width, jpeg.height, resize, crop)
+    const planes = await decodeJpeg(bytes, [{ left: 0, top: 0, ...jpeg }], resized)
+    if (planes) return cut(planes, resized, window)
+  }
+  const decoded = await decode(bytes, name)
+  const { width, height } = decoded
+  const target = centreCrop(width, height, resize, crop)
+  const planes = new Uint8Array(3 * crop.height * crop.width)
+  await resample(decoded, { left: 0, top: 0, width, height }, target.resized, target.crop, false, planes)
+  return planes
+}
+
+/** A part of planes [3, H, W]. */
+function cut(planes: Uint8Array, { height, width }: Size, part: Rectangle): Uint8Array {
+  const rows = Array.from({ length: 3 * part.height }, (_, i) => {
+    const [plane, row] = [Math.floor(i / part.height), i % part.height]
+    const first = (plane * height + part.top + row) * width + part.left
+    return planes.subarray(first, first + part.width)
+  })
+  const result = new Uint8Array(3 * part.height * part.width)
+  for (const [i, row] of rows.entries()) result.set(row, i * part.width)
+  return result
+}
+
+/**
+ * Resizes the part `from` of an image to `size`, and writes `window` of the result into `planes`.
+ *
+ * libvips shrinks with the pixels' centres in place, but where a side grows its result lies half a pixel off, and a side that does not
+ * grow with it half a pixel of its own. So what shrinks is shrunk first. Then both sides grow to twice the length: of that, every second
+ * pixel, from the second on, lies exactly where it should.
+ */
+async function resample(
+  image: Pixels, from: Rectangle, size: Size, window: Rectangle, flip: boolean, planes: Uint8Array
+): Promise<void> {
+  const { left, top, width, height } = from
+  const shrunk = { width: Math.min(width, size.width), height: Math.min(height, size.height) }
+  const small = open(image).extract({ left, top, width, height }).resize(resizeTo(shrunk))
+  if (shrunk.width === size.width && shrunk.height === size.height) {
+    return writePlanes(await small.extract(window).raw().toBuffer(), window.height, window.width, 1, flip, planes)
+  }
+  const twice = (sides: Size): Size => ({ width: 2 * sides.width, height: 2 * sides.height })
+  const grown = open({ data: await small.raw().toBuffer(), ...shrunk }).resize(resizeTo(twice(size)))
+  const part = grown.extract({ left: 2 * window.left, top: 2 * window.top, ...twice(window) })
+  writePlanes(await part.raw().toBuffer(), window.height, window.width, 2, flip, planes)
+}
+
+const open = ({ data, width, height }: Pixels): Sharp => sharp(data, { raw: { width, height, channels: 3 } })
+
+const resizeTo = ({ width, height }: Size): SharpResize => ({ width, height, fit: 'fill', kernel: 'cubic' })
+
+function checkInside(crop: Crop, { width, height }: Size): void {
+  const { left, top } = crop
+  const whole = [left, top, crop.width, crop.height].every(Number.isInteger)
+  if (!whole || left < 0 || top < 0 || crop.width < 1 || crop.height < 1 || left + crop.width > width || top + crop.height > height) {
+    throw expected(`a rectangle of whole pixels inside ${width} x ${height}`, 'a crop', crop)
+  }
+}
