@@ -8,11 +8,12 @@ import { findIdxPairs, openIdx } from './idx.js'
 import { isList, listExtensions, openList } from './list.js'
 import type { MemorySource } from './memory.js'
 import { randomFor, sample } from './random.js'
+import { isUrl, namesShards, openShards } from './shards/index.js'
 import { selectImages } from './subset.js'
 
 /** What all sources of images have. */
 export interface SourceBase {
-  /** The folder or list, as it was given. */
+  /** The folder, list or shards, as they were given. */
   readonly path: string
   /** How many images. */
   readonly length: number
@@ -25,7 +26,7 @@ export interface SourceBase {
   name(index: number): string
 }
 
-/** Images of one folder or list; `kind` tells which sort. */
+/** Images of one folder, list or set of shards; `kind` tells which sort. */
 export type ImageSource = MemorySource | EncodedSource
 
 export interface OpenOptions {
@@ -36,36 +37,41 @@ export interface OpenOptions {
 }
 
 /**
- * Opens a folder of images, or a list of them ({@link openList}: a file `.csv` or `.jsonl`).
+ * Opens a folder of images, a list of them ({@link openList}: a file `.csv` or `.jsonl`), or tar shards in WebDataset's layout
+ * ({@link openShards}: `photos.tar`, `photos-{000..099}.tar`, `https://host/photos-{000..099}.tar`).
  *
  * IDX files directly in a folder (`train-images-idx3-ubyte.gz` and the like), or CIFAR's binary files (`data_batch_1.bin`, `train.bin`),
  * are read into memory; otherwise its image files, also those in sub-folders, are listed and are decoded when asked for. If all of them
- * lie in sub-folders, the first sub-folder on the way is the class.
+ * lie in sub-folders, the first sub-folder on the way is the class. A folder that holds tar files and no images is one of shards, all in it.
  *
- * @param path - The folder or the list.
- * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX or CIFAR file, a limit
- * that is not a positive integer.
+ * @param path - The folder, the list, the shard or the pattern that names several.
+ * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX, CIFAR or tar file, a limit
+ * that is not a positive integer. TransferError: a server that does not answer.
  */
 export async function openImages(path: string, options: OpenOptions = {}): Promise<ImageSource> {
   const { limit, split } = options
-  if (typeof path !== 'string' || path === '') throw expected('the path of a folder or a list', 'images', path)
+  if (typeof path !== 'string' || path === '') throw expected('the path of a folder, a list or a shard', 'images', path)
   if (limit !== undefined && !(Number.isInteger(limit) && limit >= 1)) throw expected('an integer of at least 1', 'limit', limit)
   if (split !== undefined && split !== 'train' && split !== 'test') throw expected("'train' or 'test'", 'split', split)
   const name = `images '${path}'`
-  const kind = isList(path) ? 'list' : 'folder'
+  const kind = isList(path) ? 'list' : namesShards(path) ? 'shard' : 'folder'
+  if (await isPattern(path)) return limited(await openShards(path), limit)
   try {
     if (!(await stat(path)).isDirectory()) {
-      if (!isList(path)) throw expected(`a folder, or a list (${listExtensions.join(', ')}),`, name, 'another file')
+      if (namesShards(path)) return limited(await openShards(path, [path]), limit)
+      if (!isList(path)) throw expected(`a folder, a list (${listExtensions.join(', ')}) or a shard (tar),`, name, 'another file')
       return limited(await openList(path), limit)
     }
     const memory = (await openIdx(path, options)) ?? (await openCifar(path, options))
     if (memory !== null) return limited(memory, limit)
     const folder = await openFolder(path)
     if (folder.length > 0) return limited(folder, limit)
+    const shards = await shardsIn(path)
+    if (shards.length > 0) return limited(await openShards(path, shards), limit)
     const below = await inSubfolder(path)
     const found = below !== null ? `none; there are ${below}`
       : folder.unreadable.length > 0 ? `none; ${folder.unreadable.length} entries cannot be read` : 'none'
-    throw expected(`image files (${imageExtensions.join(', ')}), IDX or CIFAR files`, name, found)
+    throw expected(`image files (${imageExtensions.join(', ')}), IDX or CIFAR files, or shards (tar)`, name, found)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') throw expected(`a ${kind} that exists`, name, 'nothing of that name')
@@ -77,6 +83,18 @@ export async function openImages(path: string, options: OpenOptions = {}): Promi
 /** The classes stay those of all images: a limit does not renumber them. */
 function limited(source: ImageSource, limit: number | undefined): ImageSource {
   return limit === undefined || limit >= source.length ? source : selectImages(source, sample(source.length, limit, randomFor(0, 'limit')))
+}
+
+/** Whether a path stands for shards without being one: a file or folder may have braces in its name. */
+async function isPattern(path: string): Promise<boolean> {
+  if (isUrl(path) || !namesShards(path)) return namesShards(path)
+  return /\{.*\}/s.test(path) && !(await stat(path).then(() => true, () => false))
+}
+
+/** The tar files directly in a folder, by their names. Packed ones, too: they are refused, and not passed over. */
+async function shardsIn(path: string): Promise<string[]> {
+  const names = (await readdir(path, { withFileTypes: true })).filter((entry) => !entry.isDirectory()).map((entry) => entry.name)
+  return names.filter((name) => namesShards(name) && !name.startsWith('.')).sort().map((name) => join(path, name))
 }
 
 /** Files of images in a sub-folder: the likely slip is to name the folder above it. */
