@@ -14,17 +14,18 @@ const OPEN_BLOCKS = 4
 /**
  * The order of an epoch: every image once.
  *
- * Where any order is as good to read (`blocks === null`) it is a {@link permutation}. Else blocks (shards, row groups) are drawn at random and
- * read from their first image to the last, four at a time in random turns, through a shuffle buffer as WebDataset has it: a random one of
- * the waiting images comes next, and the next one read takes its place. Images that are near each other in this order lie in few blocks.
+ * Where any order is as good to read (`blocks === null`) it is a {@link permutation}. Else blocks (shards, row groups) are drawn at random
+ * and read from their first image to the last, four at a time in random turns, through a shuffle buffer as WebDataset has it: a random one
+ * of the waiting images comes next, and the next one read takes its place. Images that are near each other in this order lie in few blocks.
  *
  * @param random - Decides everything: the same numbers give the same order.
  * @param buffer - Images that wait in the shuffle buffer; 1 leaves those of a block in their order.
  * @returns uint32 [source.length], positions in the source.
  * @throws InputError for a buffer that is not a positive integer.
  */
-export function epochOrder(source: Pick<ImageSource, 'length'> & { readonly blocks?: Int32Array | null }, random: Random, buffer = SHUFFLE_BUFFER):
-  Uint32Array {
+export function epochOrder(
+  source: Pick<ImageSource, 'length'> & { readonly blocks?: Int32Array | null }, random: Random, buffer = SHUFFLE_BUFFER
+): Uint32Array {
   if (!Number.isInteger(buffer) || buffer < 1) throw expected('an integer of at least 1', 'buffer', buffer)
   const { length, blocks = null } = source
   if (blocks === null) return permutation(length, random)

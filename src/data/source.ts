@@ -42,7 +42,7 @@ export interface OpenOptions {
  *
  * IDX files directly in a folder (`train-images-idx3-ubyte.gz` and the like), or CIFAR's binary files (`data_batch_1.bin`, `train.bin`),
  * are read into memory; otherwise its image files, also those in sub-folders, are listed and are decoded when asked for. If all of them
- * lie in sub-folders, the first sub-folder on the way is the class. A folder that holds tar files and no images is one of shards, all in it.
+ * lie in sub-folders, the first sub-folder on the way is the class. A folder that holds tar files and no images is taken as its shards.
  *
  * @param path - The folder, the list, the shard or the pattern that names several.
  * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX, CIFAR or tar file, a limit

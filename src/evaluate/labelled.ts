@@ -102,7 +102,9 @@ export async function openTraining(path: string, limit?: number): Promise<Labell
  * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
  */
 export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
-  const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
+  // Shards may be named by a pattern or an address, which are no files.
+  const files = existsSync(path) && existsSync(train.path)
+  const same = files ? (await realpath(path)) === (await realpath(train.path)) : path === train.path
   const other = () => expected('another folder than --train, or one with IDX or CIFAR files of two splits,', '--test', path)
   if (same && train.kind !== 'memory') throw other()
   const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')

@@ -1,8 +1,9 @@
 import { stat } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
 import sharp from 'sharp'
 
-import { BrokenImageError, type Crop, decodeCrops, type EncodedSource, namedContent, type Size, type Statistics } from '../data/index.js'
+import {
+  BrokenImageError, type Crop, decodeCrops, type EncodedSource, namedContent, type NamedContent, readContent, type Size, type Statistics
+} from '../data/index.js'
 
 /** What is found out about one image file. */
 export interface ExaminedFile extends Size {
@@ -40,8 +41,8 @@ export interface ExamineOptions {
 const PIXEL_LIMIT = 0x3fff ** 2
 
 /** Size and format by the header; null if there is none that makes sense. The content is not decoded. */
-async function readHeader(file: string): Promise<ExaminedFile | null> {
-  const found = await sharp(file).metadata().catch(() => null)
+async function readHeader(image: string | Uint8Array): Promise<ExaminedFile | null> {
+  const found = await sharp(image).metadata().catch(() => null)
   if (!found || found.width * found.height > PIXEL_LIMIT) return null
   // sharp calls the container by its name: AVIF is HEIF with pictures of AV1.
   return { ...found.autoOrient, format: found.compression === 'av1' ? 'avif' : found.format }
@@ -83,8 +84,22 @@ function middle(width: number, height: number): Crop {
   return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), width: side, height: side }
 }
 
-async function fileSize(file: string): Promise<number> {
-  return stat(file).then(({ size }) => size, () => 0) // gone or locked: decoding says so
+/** An image whose header is to be read: of a whole file by its path, so that the rest is not read; else all its bytes. */
+interface Header extends NamedContent {
+  readonly image: string | Uint8Array
+  readonly bytes: number
+}
+
+/** @throws BrokenImageError if there is no content. */
+async function openHeader(source: EncodedSource, position: number, signal: AbortSignal): Promise<Header> {
+  const { content, name } = await namedContent(source, position, signal)
+  if ('path' in content && content.offset === undefined) {
+    const { path } = content
+    const bytes = await stat(path).then(({ size }) => size, () => 0) // gone or locked: decoding says so
+    return { content, name, image: path, bytes }
+  }
+  const image = await readContent(content, name)
+  return { content: image, name, image, bytes: image.length }
 }
 
 /** Reads the headers of image files, and decodes some of them. What has no header that makes sense is decoded, for the reason. */
@@ -94,18 +109,22 @@ export async function examineFiles(source: EncodedSource, options: ExamineOption
   const broken = new Map<number, string>()
   const sums = new ChannelSums()
   const decoded = { count: 0, broken: 0 }
+  const ended = new AbortController()
   let [bytes, tried] = [0, 0]
   let decodingTime = 0 // of all workers together
 
-  // The files of a list lie beside it.
-  const root = (await stat(source.path)).isDirectory() ? source.path : dirname(source.path)
+  function breaks(slot: number, error: unknown): null {
+    if (!(error instanceof BrokenImageError)) throw error
+    broken.set(slot, error.reason)
+    return (files[slot] = null)
+  }
 
   async function examine(slot: number): Promise<void> {
     const position = positions[slot]!
-    const file = resolve(root, source.name(position))
-    const size = await fileSize(file) // not in the sum: others are added meanwhile
-    bytes += size
-    const header = await readHeader(file)
+    const found = await openHeader(source, position, ended.signal).catch((error: unknown) => breaks(slot, error))
+    if (!found) return void tried++
+    bytes += found.bytes
+    const header = await readHeader(found.image)
     files[slot] = header
     if (header && !decode.has(position)) return
     tried++
@@ -115,12 +134,10 @@ export async function examineFiles(source: EncodedSource, options: ExamineOption
         files[slot] ??= { width, height, format: 'unknown' }
         return [middle(width, height)]
       }
-      const [pixels] = await decodeCrops(await namedContent(source, position), crops, { width: side, height: side })
+      const [pixels] = await decodeCrops(found, crops, { width: side, height: side })
       sums.add(pixels!)
     } catch (error) {
-      if (!(error instanceof BrokenImageError)) throw error
-      files[slot] = null
-      broken.set(slot, error.reason)
+      breaks(slot, error)
       if (header) decoded.broken++
     }
     if (header) decoded.count++
@@ -130,12 +147,17 @@ export async function examineFiles(source: EncodedSource, options: ExamineOption
   let next = 0
   let done = 0
   const work = async (): Promise<void> => {
-    while (next < positions.length) {
+    while (next < positions.length && !ended.signal.aborted) {
       await examine(next++)
       onProgress?.(++done)
     }
   }
-  await Promise.all(Array.from({ length: workers }, work))
+  try {
+    await Promise.all(Array.from({ length: workers }, work))
+  } finally {
+    // The first error (a server that is gone) ends the others.
+    ended.abort()
+  }
   const inOrder = [...broken].sort(([a], [b]) => a - b)
   return {
     files,

@@ -26,7 +26,7 @@ function adviceOnClasses({ classes, kind, images, outsideClasses: loose }: Image
   const remedy = 'put each class into a sub-folder to measure accuracy'
   if (classes) return `one class, '${classes[0]!.name}', leaves nothing to tell apart${loose === null ? '' : `: ${remedy}`}`
   if (kind !== 'encoded') return 'no classes: there is no file of labels beside the images'
-  if (loose === null) return 'no classes: the list has no labels, by which to measure accuracy'
+  if (loose === null) return 'no classes: neither list nor shards have labels, by which to measure accuracy'
   const lie = loose === images ? 'all files lie' : counted(loose, 'file lies', 'files lie')
   return `no classes: ${lie} directly in the folder; ${remedy}`
 }

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { z } from 'zod'
 
 import {
-  defaultStatistics, openImages, randomFor, sample, type EncodedSource, type ImageSource, type Size, type Statistics
+  defaultStatistics, isUrl, openImages, randomFor, sample, type EncodedSource, type ImageSource, type Size, type Statistics
 } from '../data/index.js'
 import { setNumThreads } from '../torch/index.js'
 import { pretrainSchema } from './config.js'
@@ -16,6 +16,8 @@ import { settleDevice } from './settle.js'
 
 /** More files than this are examined by a sample of as many. */
 const EXAMINED = 20_000
+/** From a server come whole images, a gigabyte for ten thousand. */
+const EXAMINED_REMOTE = 1000
 /** So many are decoded where not all of them are. */
 const DECODED = 256
 /** Broken files that are listed. */
@@ -26,7 +28,7 @@ const { images, imageSize, cropScale, batchSize, seed, device, workers, threads,
 /** Settings of {@link describeImages}, those of a run with its defaults. */
 export const imageReportSchema = z.strictObject({
   images,
-  limit: positiveInteger.optional().describe('examine a random sample of so many images (default: 20000 where there are more)'),
+  limit: positiveInteger.optional().describe('examine a random sample of so many images (default: 20000 where there are more, 1000 from a server)'),
   full: z.boolean().default(false).describe('decode every file instead of reading its header'),
   imageSize, cropScale, batchSize, seed, device, workers, threads, maxBroken
 })
@@ -36,7 +38,7 @@ export type ImageReportRequest = z.input<typeof imageReportSchema>
 
 type Settings = z.output<typeof imageReportSchema>
 
-/** What a run would see of a folder of images. */
+/** What a run would see of images. */
 export interface ImageReport {
   readonly path: string
   readonly kind: ImageSource['kind']
@@ -97,7 +99,8 @@ export async function describeImages(request: ImageReportRequest, hooks: ImageRe
   const device = settleDevice(settings.device)
   const source = await openImages(settings.images)
   if (settings.threads) setNumThreads(settings.threads)
-  const positions = choose(source.length, settings.limit ?? (settings.full ? source.length : EXAMINED), settings.seed, 'examined')
+  const some = isUrl(source.path) ? EXAMINED_REMOTE : EXAMINED
+  const positions = choose(source.length, settings.limit ?? (settings.full ? source.length : some), settings.seed, 'examined')
   const [height, width] = viewSize(settings.imageSize, source)
   const views = { width, height }
   const examined = source.kind === 'encoded'
@@ -164,9 +167,9 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size, ma
   }
 }
 
-/** A list of files names the classes itself, wherever the files lie. */
+/** A list of files, or shards, name the classes themselves, wherever the files lie. */
 async function countOutside(source: ImageSource): Promise<number | null> {
-  if (source.kind !== 'encoded' || !(await stat(source.path)).isDirectory()) return null
+  if (source.kind !== 'encoded' || source.blocks !== null || !(await stat(source.path)).isDirectory()) return null
   return Array.from({ length: source.length }, (_, index) => source.name(index)).filter((name) => !name.includes('/')).length
 }
 

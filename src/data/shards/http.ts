@@ -99,13 +99,15 @@ function checkAnswer(response: Response, url: string, range: ByteRange, known: V
   if (passing(status)) throw new PassingError(`HTTP ${status} ${statusText}`.trim(), status, retryAfterOf(response))
   const changed = (what: string): Error => expected('the file that was there when the images were listed', at, what)
   if (status === 416) throw known ? changed('a shorter one') : expected('a tar file', at, 'an empty file')
-  if (status === 200) throw expected('a server that gives parts of files (HTTP 206 for a request with Range)', at, 'the whole file (HTTP 200)')
+  if (status === 200) throw expected('a server that gives parts of files (HTTP 206 for Range)', at, 'the whole file (HTTP 200)')
   if (status !== 206) throw expected('a file that may be read', at, `HTTP ${status} ${statusText}`.trim())
   const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(headers.get('content-range') ?? '') ?? []
   if (total === undefined) throw expected('an answer that tells the length of the file (Content-Range)', at, headers.get('content-range'))
   const version = { size: Number(total), etag: headers.get('etag') }
   if (known && known.size !== version.size) throw changed(`one of ${version.size} bytes instead of ${known.size}`)
-  if (known?.etag && version.etag && known.etag !== version.etag) throw changed(`another version (ETag ${version.etag} instead of ${known.etag})`)
+  if (known?.etag && version.etag && known.etag !== version.etag) {
+    throw changed(`another version (ETag ${version.etag} instead of ${known.etag})`)
+  }
   const length = Math.min(range.length, version.size - range.offset)
   if (Number(first) !== range.offset || Number(last) - range.offset + 1 !== length) {
     throw new PassingError(`the answer has bytes ${first} to ${last} of those from ${range.offset} to ${range.offset + length - 1}`, status)
@@ -195,7 +197,9 @@ export class HttpFile {
    *
    * @throws InputError for a file that may not be read, and a server that does not give parts of files; TransferError.
    */
-  static async open(url: string, length: number, options: HttpOptions, signal?: AbortSignal): Promise<{ file: HttpFile; first: Uint8Array<ArrayBuffer> }> {
+  static async open(
+    url: string, length: number, options: HttpOptions, signal?: AbortSignal
+  ): Promise<{ file: HttpFile; first: Uint8Array<ArrayBuffer> }> {
     const { bytes, size, etag } = await requestRange(url, { offset: 0, length }, null, options, signal)
     return { file: new HttpFile(url, { size, etag }, options), first: bytes }
   }

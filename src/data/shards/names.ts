@@ -32,8 +32,8 @@ function alternatives(inside: string): string[] | null {
 }
 
 /**
- * The paths that a pattern stands for, as shells and WebDataset have it: `photos-{000..099}.tar`, `{train,more}-{0..9}.tar`. What is no pattern
- * stands for itself. Braces in braces are not taken.
+ * The paths that a pattern stands for, as shells and WebDataset have it: `photos-{000..099}.tar`, `{train,more}-{0..9}.tar`. What is no
+ * pattern stands for itself. Braces in braces are not taken.
  *
  * @throws InputError for more than a million.
  */
@@ -44,7 +44,8 @@ export function expandBraces(pattern: string): string[] {
     const before = pattern.slice(rest, index)
     rest = index + group.length
     const choices = (alternatives(inside!) ?? [group]).map((choice) => before + choice)
-    if (paths.length * choices.length > MOST) throw expected(`at most ${MOST} shards`, `the pattern '${pattern}'`, paths.length * choices.length)
+    const count = paths.length * choices.length
+    if (count > MOST) throw expected(`at most ${MOST} shards`, `the pattern '${pattern}'`, count)
     paths = paths.flatMap((path) => choices.map((choice) => path + choice))
   }
   return paths.map((path) => path + pattern.slice(rest))

@@ -99,8 +99,8 @@ export interface ReadAheadOptions {
 }
 
 /**
- * The images of a shard on a server. Who asks for an image gets it alone; who then asks for one near it gets it with all its neighbours, for
- * those who come later: a sample from here and there costs no more than its images, an epoch one request more for every piece.
+ * The images of a shard on a server. Who asks for an image gets it alone; who then asks for one near it gets it with all its neighbours,
+ * for those who come later: a sample from here and there costs no more than its images, an epoch one request more for every piece.
  */
 export class RemoteShard {
   readonly #firsts: Int32Array
@@ -173,10 +173,9 @@ export class RemoteShard {
   }
 
   #read(offset: number, length: number): SharedWork<Bytes> {
-    return new SharedWork((signal) => this.options.limit(async () => {
+    return new SharedWork((signal) => this.options.limit(() => {
       signal.throwIfAborted()
-      const bytes = await this.file.read({ offset, length }, signal)
-      return bytes
+      return this.file.read({ offset, length }, signal)
     }))
   }
 }

@@ -29,10 +29,12 @@ async function indexUrl(url: string, name: string, pieceBytes: number, options: 
 }
 
 /**
- * The images of shards on servers. Some megabytes are asked for at a time, and what lies between headers comes along: an image is shorter than
- * what a server sends in the time of a request for the next header. What is longer than that is leapt over.
+ * The images of shards on servers. Some megabytes are asked for at a time, and what lies between headers comes along: an image is shorter
+ * than what a server sends in the time of a request for the next header. What is longer than that is leapt over.
  */
-export async function indexUrls(urls: readonly string[], names: readonly string[], pieceBytes: number, options: HttpOptions): Promise<RemoteIndex[]> {
+export async function indexUrls(
+  urls: readonly string[], names: readonly string[], pieceBytes: number, options: HttpOptions
+): Promise<RemoteIndex[]> {
   const limit = pLimit(SHARDS)
   const ended = new AbortController()
   try {

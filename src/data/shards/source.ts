@@ -39,8 +39,8 @@ interface Shard {
  * (http or https, one that answers requests for ranges) some megabytes come at a time.
  *
  * @param path - What was given: a shard, or a pattern ({@link expandBraces}).
- * @throws InputError naming shard and offset for what is damaged, cut short, or no tar file; naming shard and sample for two images, and for
- * a class where others have none; for shards without an image. TransferError for a server that does not answer.
+ * @throws InputError naming shard and offset for what is damaged, cut short, or no tar file; naming shard and sample for two images, and
+ * for a class where others have none; for shards without an image. TransferError for a server that does not answer.
  */
 export async function openShards(
   path: string, shards: readonly string[] = expandBraces(path), options: ShardOptions = {}
@@ -106,7 +106,8 @@ function classesOf(shards: readonly Shard[], path: string): Pick<EncodedSource, 
   if (with_ !== null && without !== null) throw expected(`a class, as '${with_}' has,`, `'${without}'`, 'none')
   if (with_ === null) {
     const stray = shards.find(({ images }) => images.strayLabels > 0)
-    if (stray) throw expected('the members of a sample one after the other', `shard '${stray.name}' of '${path}'`, 'classes apart from their images')
+    const at = `shard '${stray?.name}' of '${path}'`
+    if (stray) throw expected('the members of a sample one after the other', at, 'classes apart from their images')
     return { classes: null, labels: null }
   }
   const names = shards.flatMap(({ images }) => images.labels as readonly string[])

@@ -1,9 +1,9 @@
 import { expected, type InputError } from '../../errors.js'
 
 // tar-stream and tar, the libraries for Node, read an archive from its first byte to its last; here only headers are read and contents are
-// leapt over, of thousands of shards. The parser of headers that `tar` exports takes 7 microseconds each (this one 1), knows no line breaks in
-// pax paths and no GNU long names. So what is needed of POSIX.1-2017 (pax) and GNU's tar is here: where a member's content begins, its length,
-// its name.
+// leapt over, of thousands of shards. The parser of headers that `tar` exports takes 7 microseconds each (this one 1), knows no line breaks
+// in pax paths and no GNU long names. So what is needed of POSIX.1-2017 (pax) and GNU's tar is here: where a member's content begins, its
+// length, its name.
 
 /** Bytes of a shard. */
 export interface ByteRange {
@@ -67,7 +67,9 @@ export function* walkTar(shard: string, size: number, visit: Visitor): Walk {
     const begin = offset
     const length = lengthOf(header, extension, everywhere, at)
     offset += padded(length)
-    if (begin + length > size) throw expected(`a member that ends by byte ${size}, as the shard does,`, at, `one of ${length} bytes: it is cut short`)
+    if (begin + length > size) {
+      throw expected(`a member that ends by byte ${size}, as the shard does,`, at, `one of ${length} bytes: it is cut short`)
+    }
     if ('xgL'.includes(header.type)) {
       if (length > LONGEST_EXTENSION) throw expected(`at most ${LONGEST_EXTENSION} bytes of names and records`, at, length)
       const content = yield { offset: begin, length }
