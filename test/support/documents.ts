@@ -48,11 +48,12 @@ async function photos(folder: string, count: number): Promise<void> {
   }
 }
 
-/** A folder as a user has it: `photos/`, `others/`, and a project in which `gmml` is installed. */
+/** A folder as a user has it: `photos/`, `photos.tar`, `others/`, and a project in which `gmml` is installed. */
 export async function userFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'gmml-user-'))
   await photos(join(folder, 'photos'), 8)
   await photos(join(folder, 'others'), 4)
+  await run('tar', ['--sort=name', '-cf', 'photos.tar', '-C', 'photos', '.'], { cwd: folder })
   await mkdir(join(folder, 'node_modules'))
   await symlink(root, join(folder, 'node_modules/gmml'))
   await writeFile(join(folder, 'package.json'), '{"type": "module"}')
