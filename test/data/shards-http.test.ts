@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import {
   decodeCrops, type EncodedSource, epochOrder, namedContent, openImages, openShards, randomFor, selectImages, TransferError, type ShardOptions
 } from '../../src/data/index.js'
+import { Shelf } from '../../src/data/shards/read-ahead.js'
 import { type FileServer, serve } from './server.js'
 import { filesOf, folderWith, paint } from './support.js'
 import { tar } from './tar.js'
@@ -116,6 +117,48 @@ describe('shards on a server', () => {
     const source = await open(server, {}, 'moved/p-{0..1}.tar?secret=1')
     expect([source.length, source.name(0), await contentOf(source, 150)]).toEqual([200, 'p-0.tar/0000.jpg', wanted(150)])
     await expect(open(server, {}, 'none.tar?secret=1')).rejects.toThrow(new RegExp(`^Expected a file that may be read for '${server.address}none.tar', received 'HTTP 404 Not Found'$`))
+  })
+})
+
+describe('Shelf', () => {
+  const pieceOf = (images: number) => {
+    const piece = { waiting: new Map(Array.from({ length: images }, (_, i) => [i, new Uint8Array(10)])), images, gone: false, drop: () => { piece.gone = true } }
+    return piece
+  }
+
+  it('holds no more than its limit: the oldest pieces go', () => {
+    const shelf = new Shelf(100)
+    const pieces = Array.from({ length: 8 }, () => pieceOf(4))
+    for (const piece of pieces) {
+      shelf.add(piece)
+      expect(shelf.bytes).toBeLessThanOrEqual(100)
+    }
+    expect(pieces.map(({ gone }) => gone)).toEqual([true, true, true, true, true, true, false, false])
+    expect(shelf.bytes).toBe(80)
+    const large = pieceOf(11)
+    shelf.add(large)
+    expect([large.gone, shelf.bytes]).toEqual([true, 0])
+  })
+
+  it('hands out an image once, and lets go of what is used up', () => {
+    const shelf = new Shelf(100)
+    const piece = pieceOf(2)
+    shelf.add(piece)
+    expect([shelf.take(piece, 1)?.length, shelf.take(piece, 1), shelf.bytes, piece.gone]).toEqual([10, null, 10, false])
+    expect([shelf.take(piece, 0)?.length, shelf.bytes, piece.gone]).toEqual([10, 0, true])
+  })
+
+  it('thinks little of pieces that went unused, but tries again', () => {
+    const shelf = new Shelf(10)
+    expect(shelf.worthwhile).toBe(true)
+    for (let i = 0; i < 20; i++) shelf.add(pieceOf(4))
+    expect(Array.from({ length: 128 }, () => shelf.worthwhile).filter(Boolean)).toHaveLength(2)
+    for (let i = 0; i < 30; i++) {
+      const piece = pieceOf(1)
+      shelf.add(piece)
+      shelf.take(piece, 0)
+    }
+    expect(shelf.worthwhile).toBe(true)
   })
 })
 
@@ -280,6 +323,38 @@ describe('requests that nobody waits for', () => {
     // Given up, it is begun anew by the next.
     expect(await Promise.all([3, 4, 5].map((i) => contentOf(source, i)))).toEqual([3, 4, 5].map((i) => wanted(i)))
     await expect(contentOf(source, 6, AbortSignal.abort(new Error('before')))).rejects.toThrow('before')
+  })
+
+  it('are begun anew, however soon somebody comes after the last has gone', async () => {
+    for (let ticks = 0; ticks < 20; ticks++) {
+      const server = await two(20)
+      const source = await open(server)
+      await source.content(0)
+      server.trick = () => true
+      const controller = new AbortController()
+      const gone = contentOf(source, 1, controller.signal).catch(() => 'gone')
+      await sleep(5)
+      server.trick = () => false
+      controller.abort()
+      for (let tick = 0; tick < ticks; tick++) await Promise.resolve()
+      expect(await contentOf(source, 2), `after ${ticks} ticks`).toBe(wanted(2))
+      expect(await gone).toBe('gone')
+    }
+  })
+
+  it('may be many under one signal', async () => {
+    const warnings: Error[] = []
+    const note = (warning: Error) => warnings.push(warning)
+    process.on('warning', note)
+    try {
+      const source = await open(await two())
+      const { signal } = new AbortController()
+      await Promise.all(Array.from({ length: 60 }, (_, i) => contentOf(source, 3 * i, signal)))
+      await sleep(10)
+      expect(warnings).toEqual([])
+    } finally {
+      process.off('warning', note)
+    }
   })
 
   it('end while waiting for another attempt', async () => {

@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import { decodeCrops, type EncodedSource, namedContent, openImages, openShards, readContent, selectImages } from '../../src/data/index.js'
+import { expandBraces } from '../../src/data/shards/index.js'
 import { filesOf, folderWith, paint } from './support.js'
 import { END, member, octal, pax, tar } from './tar.js'
 
@@ -75,6 +76,14 @@ with tarfile.open(sys.argv[1], 'w', format=tarfile.${format}_FORMAT) as tar:
       await run('tar', [`--format=${format}`, '--sparse', '-cf', 'a.tar', 'hole.jpg'], { cwd: folder })
       await expect(openShards(join(folder, 'a.tar'))).rejects.toThrow(/files with all their bytes for shard 'a.tar' at byte \d+, received 'a sparse file/)
     }
+  })
+
+  it('reads names and descriptions of many kilobytes', async () => {
+    const name = `${'deep/'.repeat(3000)}0.jpg`
+    const words = JSON.stringify({ caption: 'word '.repeat(5000), label: 'long' })
+    const bytes = Buffer.concat([pax({ path: name }), member('short.jpg', 'x'), pax({ path: name.replace('jpg', 'json') }), member('short.json', words), END])
+    const source = await open(bytes)
+    expect([filesOf(source), classOf(source), await contentsOf(source)]).toEqual([[`a.tar/${name}`], ['long'], ['x']])
   })
 
   it('reads lengths of 8 GiB and more', async () => {
@@ -229,6 +238,22 @@ describe('hostile shards', () => {
   })
 })
 
+describe('expandBraces', () => {
+  it.each<[string, string[]]>([
+    ['a.tar', ['a.tar']],
+    ['p-{8..11}.tar', ['p-8.tar', 'p-9.tar', 'p-10.tar', 'p-11.tar']],
+    ['p-{08..11}', ['p-08', 'p-09', 'p-10', 'p-11']],
+    ['p-{0..010..5}', ['p-000', 'p-005', 'p-010']],
+    ['{2..0}', ['2', '1', '0']],
+    ['{-1..1}', ['-1', '0', '1']],
+    ['{a,bc,}-{0..1}/{x,y}', ['a-0/x', 'a-0/y', 'a-1/x', 'a-1/y', 'bc-0/x', 'bc-0/y', 'bc-1/x', 'bc-1/y', '-0/x', '-0/y', '-1/x', '-1/y']],
+    ['{a}-{}-{a..c}-{0..}', ['{a}-{}-{a..c}-{0..}']],
+    ['C:\\d\\{0..1}.tar', ['C:\\d\\0.tar', 'C:\\d\\1.tar']]
+  ])('%s', (pattern, paths) => {
+    expect(expandBraces(pattern)).toEqual(paths)
+  })
+})
+
 describe('openImages of shards', () => {
   const files = (first: number, count: number) => tar(Array.from({ length: count }, (_, i) => [`${first + i}.jpg`, `image ${first + i}`] as const))
 
@@ -286,6 +311,7 @@ describe('openImages of shards', () => {
 
   it('refuses addresses of other kinds', async () => {
     await expect(openImages('s3://bucket/photos-{0..1}.tar')).rejects.toThrow(/a local path or an address of http or https for a shard, received 's3:/)
+    await expect(openImages('https://me:secret@host/p.tar')).rejects.toThrow(/an address without user name and password .* received 'https:\/\/host\/p.tar'$/)
     await expect(openImages('http://host:bad/p.tar')).rejects.toThrow(/an address for a shard/)
     await expect(openImages('https://host/p.tar.gz?secret=1')).rejects.toThrow(/packed by gzip .* received 'https:\/\/host\/p.tar.gz'$/)
   })
@@ -312,6 +338,6 @@ describe('openImages of shards', () => {
     await writeFile(`${path}.new`, short)
     await rename(`${path}.new`, path)
     expect((await contentsOf(selectImages(source, [0]) as EncodedSource))[0]).toBe('image 0')
-    await expect(contentsOf(source)).rejects.toThrow("Cannot use the image 'a.tar/1.jpg': the file is cut short")
+    await expect(contentsOf(source)).rejects.toThrow(/Cannot use the image 'a.tar\/[12].jpg': the file is cut short/)
   })
 })

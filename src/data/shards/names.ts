@@ -51,8 +51,8 @@ export function expandBraces(pattern: string): string[] {
   return paths.map((path) => path + pattern.slice(rest))
 }
 
-/** A shard as it is called in messages: of an address without what follows `?`, which may be a secret. */
-export const shownPath = (path: string): string => (isUrl(path) ? path.replace(/[?#].*$/s, '') : path)
+/** A shard as it is called in messages: of an address without what may be secret, which is what follows `?`, and a password. */
+export const shownPath = (path: string): string => (isUrl(path) ? path.replace(/[?#].*$/s, '').replace(/\/\/[^/]*@/, '//') : path)
 
 /** What shards are called in the names of images: their file names, if those differ, else their whole paths. */
 export function shortNames(paths: readonly string[]): string[] {
@@ -72,7 +72,11 @@ export function checkShards(paths: readonly string[]): void {
       throw expected(`an unpacked tar file (in one packed by ${packer} no image can be read alone; unpack it: gunzip)`, 'a shard', what)
     }
     if (/^[a-z][\w+.-]+:\/\//i.test(path) && !isUrl(path)) throw expected('a local path or an address of http or https', 'a shard', what)
-    if (isUrl(path) && !URL.canParse(path)) throw expected('an address', 'a shard', what)
+    if (isUrl(path)) {
+      if (!URL.canParse(path)) throw expected('an address', 'a shard', what)
+      const { username, password } = new URL(path)
+      if (username || password) throw expected('an address without user name and password', 'a shard', what)
+    }
     if (!isUrl(path) && !/\.tar$/i.test(path)) throw expected('a tar file (.tar)', 'a shard', what)
     if (seen.has(path)) throw expected('each shard once', 'the shards', `'${what}' twice`)
     seen.add(path)

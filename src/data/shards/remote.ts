@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import pLimit from 'p-limit'
 import { HttpFile, type HttpOptions } from './http.js'
 import { SampleReader, type ShardImages } from './samples.js'
@@ -37,6 +38,7 @@ export async function indexUrls(
 ): Promise<RemoteIndex[]> {
   const limit = pLimit(SHARDS)
   const ended = new AbortController()
+  setMaxListeners(0, ended.signal)
   try {
     return await Promise.all(urls.map((url, i) => limit(() => {
       ended.signal.throwIfAborted()

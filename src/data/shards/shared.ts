@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events'
+
 /** Work that several wait for. It is given up when the last of them has gone. */
 export class SharedWork<T> {
   readonly #controller = new AbortController()
@@ -21,6 +23,8 @@ export class SharedWork<T> {
     let leave = (): void => undefined
     try {
       signal?.throwIfAborted()
+      // Many images are waited for under one signal, which Node would take for a leak.
+      if (signal) setMaxListeners(0, signal)
       const left = new Promise<never>((_, reject) => {
         leave = () => reject(signal!.reason as Error)
         signal?.addEventListener('abort', leave, { once: true })
