@@ -1,5 +1,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 
 import {
@@ -96,6 +98,28 @@ describe('shards on a server', () => {
     for (const index of order) expect(await contentOf(source, index)).toBe(wanted(index, 2000))
     const bytes = server.requests.slice(before).reduce((sum, request) => sum + size(request), 0)
     expect(bytes).toBeLessThan(2.5 * 2000 * 1024)
+  })
+
+  it('hold in memory what is waited for, and not the answers that it came in', async () => {
+    const images = Array.from({ length: 400 }, (_, i) => [`${i}.jpg`, Buffer.alloc(50_000, i)] as const)
+    const server = await serve({ 'a.tar': tar(images) })
+    const source = await open(server, { pieceBytes: 2 ** 20 }, 'a.tar')
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const used = async () => {
+      for (let i = 0; i < 3; i++) {
+        await sleep(20)
+        collect()
+      }
+      return process.memoryUsage().arrayBuffers
+    }
+    const before = await used()
+    // Two of each piece of 20.
+    for (let i = 0; i < 400; i += 10) await source.content(i)
+    expect(await used() - before).toBeLessThan(1.15 * 400 * 50_000)
+    expect(await used() - before).toBeGreaterThan(0.5 * 400 * 50_000)
+    for (let i = 0; i < 400; i++) if (i % 10) expect((await source.content(i) as Uint8Array)[0]).toBe(i & 255)
+    expect(await used() - before).toBeLessThan(2 ** 20)
   })
 
   it('share a request for the same piece', async () => {

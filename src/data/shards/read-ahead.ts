@@ -149,27 +149,35 @@ export class RemoteShard {
   }
 
   #load(number: number, alone: number): SharedWork<void> {
-    const [first, end] = [this.#firsts[number]!, this.#firsts[number + 1] ?? this.images.offsets.length]
-    const { offsets, lengths } = this.images
-    const begin = offsets[first]!
-    const request = this.#read(begin, offsets[end - 1]! + lengths[end - 1]! - begin)
     const work: SharedWork<void> = new SharedWork(async (signal) => {
       try {
-        const bytes = await request.wait(signal)
-        const waiting = new Map<number, Bytes>()
-        for (let image = first; image < end; image++) {
-          // Copies: the whole answer would stay as long as one of its images.
-          if (image !== alone) waiting.set(image, bytes.slice(offsets[image]! - begin, offsets[image]! - begin + lengths[image]!))
-        }
-        const piece = { waiting, images: waiting.size, drop: () => this.#pieces.delete(number) }
-        this.#pieces.set(number, piece)
-        this.options.shelf.add(piece)
+        this.#keep(number, await this.#fetchPiece(number, alone, signal))
       } finally {
         if (this.#loading.get(number) === work) this.#loading.delete(number)
       }
     })
     this.#loading.set(number, work)
     return work
+  }
+
+  async #fetchPiece(number: number, alone: number, signal: AbortSignal): Promise<Map<number, Bytes>> {
+    const [first, end] = [this.#firsts[number]!, this.#firsts[number + 1] ?? this.images.offsets.length]
+    const { offsets, lengths } = this.images
+    const begin = offsets[first]!
+    const bytes = await this.#read(begin, offsets[end - 1]! + lengths[end - 1]! - begin).wait(signal)
+    const waiting = new Map<number, Bytes>()
+    for (let image = first; image < end; image++) {
+      // Copies: the whole answer would stay as long as one of its images.
+      if (image !== alone) waiting.set(image, bytes.slice(offsets[image]! - begin, offsets[image]! - begin + lengths[image]!))
+    }
+    return waiting
+  }
+
+  // By itself, or what the piece refers to would keep the answer that it came in.
+  #keep(number: number, waiting: Map<number, Bytes>): void {
+    const piece = { waiting, images: waiting.size, drop: () => this.#pieces.delete(number) }
+    this.#pieces.set(number, piece)
+    this.options.shelf.add(piece)
   }
 
   #read(offset: number, length: number): SharedWork<Bytes> {
