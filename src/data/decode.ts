@@ -133,6 +133,11 @@ export async function decodeCrops(image: string | NamedContent, crops: Crops, si
   return planes
 }
 
+/** {@link decodeCrops} into `planes`, [crops, 3, height, width]. */
+export async function decodeCropsInto(image: NamedContent, crops: Crops, size: Size, planes: Uint8Array): Promise<void> {
+  await decodeWith(onLibuv, image, crops, size, () => planes)
+}
+
 const named = (image: string | NamedContent): NamedContent =>
   typeof image === 'string' ? { content: { path: image }, name: image } : image
 

@@ -2,7 +2,7 @@ import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import { rowsOf } from './batch.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, gaussianBlur, normalise } from './colour.js'
-import { paddedCrop, randomResizedCrop, type Rectangle, type Size } from './crop.js'
+import type { Size } from './crop.js'
 import { applyErasing, drawErasing, type Erasing, type ErasingSettings } from './erasing.js'
 import { affine } from './geometry.js'
 import { applyRandAugment, drawRandAugment, type RandAugmentPlan, type RandAugmentSettings } from './rand-augment.js'
@@ -69,32 +69,6 @@ export interface Statistics {
 }
 
 export const imagenetStatistics: Statistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
-
-/** Where a view is taken from its image. */
-export interface ViewCrop extends Rectangle {
-  /** Mirrored left to right. */
-  readonly flip: boolean
-  /** By how many pixels the view is then moved, right and down; what it moves away from gets the data set's mean. */
-  readonly shift?: readonly [x: number, y: number]
-}
-
-/**
- * Draws crop and flip of one view of an image of `width` by `height` pixels.
- *
- * @param size - Of the view. Only for `cropPadding`; default: that of the image.
- */
-export function drawCrop(
-  random: Random, width: number, height: number, augmentation: Augmentation, size: Size = { height, width }
-): ViewCrop {
-  const { cropScale: scale, cropRatio: ratio, cropPadding: padding = null } = augmentation
-  if (padding === null) {
-    return { ...randomResizedCrop(random.uniform, width, height, { scale, ratio }), flip: random.chance(augmentation.flip) }
-  }
-  const { shift: [x, y], ...crop } = paddedCrop(random, { height, width }, size, padding)
-  const flip = random.chance(augmentation.flip)
-  // The view is moved after it was mirrored.
-  return { ...crop, flip, shift: [flip ? -x : x, y] }
-}
 
 /** What happens to the colours of one view. */
 export interface ColourChange {

@@ -18,6 +18,7 @@ import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
+import { loadingOptions } from './settings.js'
 import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
@@ -90,10 +91,8 @@ class PretrainRun implements TrainingTask {
       const goesOn = config.resume && (await folder.listCheckpoints()).length > 0
       const initial = config.init === undefined || goesOn ? null : await readInitialWeights(config.init)
       if (initial) owned.push(initial)
-      const { onBroken } = hooks
       const size = { height, width }
-      const { workers, maxBroken } = config
-      const loader = new Loader(source, { size, device, statistics: encoder, workers, maxBroken, ...(onBroken && { onBroken }) })
+      const loader = new Loader(source, { size, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
       loader.steps(config.batchSize)
       manualSeed(config.seed)
@@ -138,9 +137,9 @@ class PretrainRun implements TrainingTask {
     return { status, out: this.config.out, steps: loop.step, loss: loop.loss, exported }
   }
 
-  batches(epoch: number, firstStep: number): AsyncIterable<Batch> {
+  batches(epoch: number, firstStep: number, signal?: AbortSignal): AsyncIterable<Batch> {
     const { seed, batchSize } = this.config
-    return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep })
+    return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep, signal })
   }
 
   trainOn({ indices, images }: Batch, step: number, epoch: number): Tensor {

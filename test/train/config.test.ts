@@ -14,7 +14,7 @@ describe('the settings', () => {
       warmupEpochs: 10, accumulate: 1, gradCheckpointing: false, ema: 0, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1,
       overhang: false, fill: 'noise',
       cropScale: [0.05, 1],
-      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false
     })
   })
