@@ -138,7 +138,9 @@ class JpegJob {
     const auto size = orientation.stored(size_);
     for (const auto& part : parts_) {
       const auto write = [&](const Image& image) { writePlanes(image, orientation, part.flip, size_, to); };
-      if (eighths == 8) {
+      if (eighths == 8 && part.box.width == size.width && part.box.height == size.height) {
+        write({cut(pixels, part.box), size.width, size.height, 3, 3ll * size.width, 1});
+      } else if (eighths == 8) {
         const auto image = resize(pixels, part.box, size);
         write({image.const_data_ptr<uint8_t>(), size.width, size.height, image.stride(3), image.stride(2), image.stride(1)});
       } else {
