@@ -2,10 +2,11 @@ import { join } from 'node:path'
 
 import { expected } from '../errors.js'
 import {
-  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
+  defaultStatistics, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
+import { pretrainAugmentation } from './augmentation.js'
 import { buildEncoder, exportEncoder, RECONSTRUCTION_BLOCKS, type EncoderDescription } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
@@ -67,7 +68,7 @@ class PretrainRun implements TrainingTask {
     model.backbone.gradCheckpointing = config.gradCheckpointing
     this.step = new PretrainStep(model, config, this.stepsPerEpoch, device, precision)
     this.extra = { [RECONSTRUCTION_BLOCKS]: JSON.stringify(model.blocks) }
-    this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
+    this.#augmentation = pretrainAugmentation(config)
   }
 
   /** @param saved - What config.json holds, if the run goes on. */

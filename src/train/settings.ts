@@ -21,6 +21,29 @@ export const cropScale = (fallback: [number, number]) =>
     .default(fallback)
     .describe('smallest and largest part of the image in a crop')
 
+const notNegative = z.number().min(0)
+
+/** How the views of pretraining are made of images, by default as the method's authors make them. */
+export const viewFields = {
+  cropScale: cropScale([0.05, 1]),
+  flip: part.default(0.5).describe('how often a view is mirrored left to right'),
+  jitter: part.default(0.3).describe('how often the colours of a view are changed'),
+  jitterStrength: z
+    .tuple([notNegative, notNegative, notNegative, notNegative.max(0.5)])
+    .default([0.1, 0.1, 0.1, 0.01])
+    .meta({
+      description: 'by how much at most: brightness, contrast, saturation (parts), hue (part of the circle, to 0.5)', placeholder: 'list'
+    }),
+  blur: part.default(0.1).describe('how often a view is blurred'),
+  blurSigma: z
+    .tuple([z.number().positive(), z.number().positive()])
+    .refine(([smallest, largest]) => smallest <= largest, 'the smaller sigma first')
+    .default([0.1, 2])
+    .describe('smallest and largest sigma of the blur in pixels'),
+  solarize: part.default(0).describe('how often the bright parts of a view are inverted (DINO: 0.2 of one view)'),
+  solarizeThreshold: part.default(0.5).describe('value that they begin at')
+}
+
 /** Where a training computes, and what it reads there. */
 export const machineFields = {
   device: z
