@@ -7,12 +7,13 @@ import { imageExtensions, openFolder } from './folder.js'
 import { findIdxPairs, openIdx } from './idx.js'
 import { isList, listExtensions, openList } from './list.js'
 import type { MemorySource } from './memory.js'
+import { findParquet, isParquet, openParquet, openParquetFolder } from './parquet.js'
 import { randomFor, sample } from './random.js'
 import { selectImages } from './subset.js'
 
 /** What all sources of images have. */
 export interface SourceBase {
-  /** The folder or list, as it was given. */
+  /** The folder, list or table, as it was given. */
   readonly path: string
   /** How many images. */
   readonly length: number
@@ -31,41 +32,42 @@ export type ImageSource = MemorySource | EncodedSource
 export interface OpenOptions {
   /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */
   readonly limit?: number | undefined
-  /** Of a folder that holds IDX or CIFAR files of both splits, which one. Default 'train' if there is one. */
+  /** Of a folder that holds IDX, CIFAR or Parquet files of both splits, which one. Default 'train' if there is one. */
   readonly split?: 'train' | 'test' | undefined
 }
 
 /**
- * Opens a folder of images, or a list of them ({@link openList}: a file `.csv` or `.jsonl`).
+ * Opens a folder of images, a list of them ({@link openList}: a file `.csv` or `.jsonl`), or a table ({@link openParquet}: `.parquet`).
  *
  * IDX files directly in a folder (`train-images-idx3-ubyte.gz` and the like), or CIFAR's binary files (`data_batch_1.bin`, `train.bin`),
- * are read into memory; otherwise its image files, also those in sub-folders, are listed and are decoded when asked for. If all of them
- * lie in sub-folders, the first sub-folder on the way is the class.
+ * are read into memory; Parquet files directly in it are one table. Otherwise its image files, also those in sub-folders, are listed and
+ * are decoded when asked for. If all of them lie in sub-folders, the first sub-folder on the way is the class.
  *
- * @param path - The folder or the list.
- * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX or CIFAR file, a limit
- * that is not a positive integer.
+ * @param path - The folder, the list or the table.
+ * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX, CIFAR or Parquet file, a
+ * limit that is not a positive integer.
  */
 export async function openImages(path: string, options: OpenOptions = {}): Promise<ImageSource> {
   const { limit, split } = options
-  if (typeof path !== 'string' || path === '') throw expected('the path of a folder or a list', 'images', path)
+  if (typeof path !== 'string' || path === '') throw expected('the path of a folder, a list or a table', 'images', path)
   if (limit !== undefined && !(Number.isInteger(limit) && limit >= 1)) throw expected('an integer of at least 1', 'limit', limit)
   if (split !== undefined && split !== 'train' && split !== 'test') throw expected("'train' or 'test'", 'split', split)
   const name = `images '${path}'`
-  const kind = isList(path) ? 'list' : 'folder'
+  const kind = isList(path) ? 'list' : isParquet(path) ? 'table' : 'folder'
   try {
     if (!(await stat(path)).isDirectory()) {
-      if (!isList(path)) throw expected(`a folder, or a list (${listExtensions.join(', ')}),`, name, 'another file')
-      return limited(await openList(path), limit)
+      if (isList(path)) return limited(await openList(path), limit)
+      if (isParquet(path)) return limited(await openParquet(path, [path]), limit)
+      throw expected(`a folder, a list (${listExtensions.join(', ')}) or a table (parquet)`, name, 'another file')
     }
-    const memory = (await openIdx(path, options)) ?? (await openCifar(path, options))
-    if (memory !== null) return limited(memory, limit)
+    const packed = (await openIdx(path, options)) ?? (await openCifar(path, options)) ?? (await openParquetFolder(path, options))
+    if (packed !== null) return limited(packed, limit)
     const folder = await openFolder(path)
     if (folder.length > 0) return limited(folder, limit)
     const below = await inSubfolder(path)
     const found = below !== null ? `none; there are ${below}`
       : folder.unreadable.length > 0 ? `none; ${folder.unreadable.length} entries cannot be read` : 'none'
-    throw expected(`image files (${imageExtensions.join(', ')}), IDX or CIFAR files`, name, found)
+    throw expected(`image files (${imageExtensions.join(', ')}), IDX, CIFAR or Parquet files`, name, found)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') throw expected(`a ${kind} that exists`, name, 'nothing of that name')
@@ -84,7 +86,7 @@ async function inSubfolder(path: string): Promise<string | null> {
   const folders = (await readdir(path, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
   // The training images come last in the alphabet, and are what was meant.
   for (const folder of folders.sort().reverse()) {
-    for (const [format, find] of [['IDX', findIdxPairs], ['CIFAR', findCifar]] as const) {
+    for (const [format, find] of [['IDX', findIdxPairs], ['CIFAR', findCifar], ['Parquet', findParquet]] as const) {
       if ((await find(join(path, folder)).catch(() => [])).length > 0) return `${format} files in its sub-folder ${folder}`
     }
   }

@@ -2,6 +2,7 @@ import { expected } from '../errors.js'
 import type { EncodedSource } from './encoded.js'
 import { copyImages } from './memory.js'
 import { permutation, randomFor } from './random.js'
+import { lastAtMost } from './search.js'
 import type { ImageSource } from './source.js'
 
 /**
@@ -31,15 +32,7 @@ export function selectImages(source: ImageSource, indices: ArrayLike<number>): I
 /** Where a new block begins among the chosen images. */
 function blocksOf({ blocks }: EncodedSource, chosen: readonly number[]): Int32Array | null {
   if (blocks === null) return null
-  const blockOf = (index: number): number => {
-    let [low, high] = [0, blocks.length]
-    while (high - low > 1) {
-      const middle = (low + high) >> 1
-      if (blocks[middle]! <= index) low = middle
-      else high = middle
-    }
-    return low
-  }
+  const blockOf = (index: number) => lastAtMost(blocks, index)
   return Int32Array.from(chosen.flatMap((index, i) => (i === 0 || blockOf(index) !== blockOf(chosen[i - 1]!) ? [i] : [])))
 }
 

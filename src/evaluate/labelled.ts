@@ -66,7 +66,7 @@ export class EvaluationSet {
 export interface LabelledRequest {
   /** Folder of images with classes. */
   readonly train: string
-  /** Folder of images with some of the same classes; of IDX or CIFAR files with two splits it may be the same folder. Default: none. */
+  /** Folder of images with some of the same classes; of IDX, CIFAR or Parquet files with two splits it may be the same folder. Default: none. */
   readonly test?: string | undefined
   /** At most so many images of each folder. */
   readonly limit?: number | undefined
@@ -95,6 +95,13 @@ export async function openTraining(path: string, limit?: number): Promise<Labell
   return withClasses(await openImages(path, { limit }), '--train')
 }
 
+/** Whether the images are parts of files that hold many. */
+const hasSplits = (source: ImageSource): boolean => source.kind === 'memory' || source.blocks !== null
+
+/** The files that images are parts of. */
+const filesOf = (source: ImageSource): Set<string> =>
+  new Set(Array.from({ length: source.length }, (_, index) => source.name(index).replace(/#\d+$/, '')))
+
 /**
  * Opens test images. One folder for both can only mean its two splits.
  *
@@ -103,12 +110,12 @@ export async function openTraining(path: string, limit?: number): Promise<Labell
  */
 export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
   const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
-  const other = () => expected('another folder than --train, or one with IDX or CIFAR files of two splits,', '--test', path)
-  if (same && train.kind !== 'memory') throw other()
+  const other = () => expected('another folder than --train, or one with IDX, CIFAR or Parquet files of two splits,', '--test', path)
+  if (same && !hasSplits(train)) throw other()
   const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
-  // A folder with a single pair of files, of neither split, gives that pair for both.
-  const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')
-  if (same && file(train) === file(test)) throw other()
+  // A folder with files of neither split gives the same ones for both.
+  const files = same ? filesOf(train) : new Set()
+  if ([...filesOf(test)].some((file) => files.has(file))) throw other()
   if (test.channels !== train.channels) {
     throw new InputError(`'${test.path}' has images of ${test.channels} channels, the training images have ${train.channels}`)
   }

@@ -10,7 +10,7 @@ import {
  * flags and the check of config files all come from here.
  */
 export const pretrainSchema = z.strictObject({
-  images: z.string().min(1).describe('folder of image files (sub-folder = class), of IDX or CIFAR files, or a list (.csv, .jsonl)'),
+  images: z.string().min(1).describe('folder of image files (sub-folder = class), of IDX, CIFAR or Parquet files, a list (.csv, .jsonl) or a table (.parquet)'),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
   model: modelName.default('vit_small').describe('encoder'),
   imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX or CIFAR images)'),
