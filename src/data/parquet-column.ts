@@ -2,13 +2,14 @@ import type { FileHandle } from 'node:fs/promises'
 import type { PageHeader } from 'hyparquet'
 import { parquetHeader } from 'hyparquet/src/column.js'
 import pLimit from 'p-limit'
+import type { KeptPage, PageCache } from './parquet-cache.js'
 import { type Chunk, openToRead, readRange } from './parquet-file.js'
 import { type Cell, type Cells, type PageContent, readDataPage, readDictionaryPage } from './parquet-page.js'
 import { unpackPage } from './parquet-unpack.js'
 import { lastAtMost } from './search.js'
 
 /** Where a page is, and what its header says. */
-interface Page {
+export interface Page {
   readonly content: Omit<PageContent, 'levels'>
   readonly dictionary: boolean
   /** First row in the row group. */
@@ -24,32 +25,6 @@ interface Page {
   readonly crc: number | null
 }
 
-/** Unpacked pages, the last used ones, up to so many bytes. One that is asked for again meanwhile is read once. */
-export class PageCache {
-  readonly #pages = new Map<Page, Promise<Cells>>()
-  #bytes = 0
-
-  constructor(readonly limit: number) {}
-
-  get(page: Page, read: () => Promise<Cells>): Promise<Cells> {
-    const cells = this.#pages.get(page) ?? read()
-    const known = this.#pages.delete(page)
-    this.#pages.set(page, cells)
-    if (known) return cells
-    this.#bytes += page.unpacked
-    cells.catch(() => this.#drop(page))
-    for (const oldest of this.#pages.keys()) {
-      if (this.#bytes <= this.limit || oldest === page) break
-      this.#drop(oldest)
-    }
-    return cells
-  }
-
-  #drop(page: Page): void {
-    if (this.#pages.delete(page)) this.#bytes -= page.unpacked
-  }
-}
-
 /** Pages of more bytes are read one at a time. */
 const LARGE = 32 * 2 ** 20
 const oneLarge = pLimit(1)
@@ -58,40 +33,36 @@ const oneLarge = pLimit(1)
 export class ColumnReader {
   #pages: Promise<PageList> | null = null
 
-  constructor(readonly chunk: Chunk, readonly cache: PageCache) {}
+  constructor(readonly chunk: Chunk, readonly cache: PageCache<Page>) {}
 
   /** The value in a row of the row group. @throws Error for a damaged page, and a file that cannot be read. */
   async cell(row: number): Promise<Cell> {
     const { values, rows } = await this.#list()
     const page = values[lastAtMost(rows, row)]!
-    return this.#resolve(await this.#read(page), row - page.row)
+    return this.#take(page, row - page.row)
   }
 
   /** All values. */
   async all(): Promise<Cell[]> {
     const cells: Cell[] = []
     for (const page of (await this.#list()).values) {
-      const read = await this.#read(page)
-      for (let i = 0; i < read.cells.length; i++) {
-        const cell = this.#resolve(read, i)
-        cells.push(cell instanceof Promise ? await cell : cell)
-      }
+      for (let i = 0; i < page.content.values; i++) cells.push(await this.#take(page, i))
     }
     return cells
   }
 
-  #resolve({ cells, coded }: Cells, i: number): Cell | Promise<Cell> {
-    const cell = cells[i]
-    if (cell === undefined) throw new Error('a value is missing')
-    return coded && cell !== null ? this.#look(Number(cell)) : cell
-  }
-
-  async #look(place: number): Promise<Cell> {
+  /** The value at a position of a page. */
+  async #take(page: Page, i: number): Promise<Cell> {
+    const kept = await this.#read(page)
+    const cell = kept.take(i)
+    if (cell === undefined) {
+      this.cache.forget(page, kept)
+      return this.#take(page, i)
+    }
+    if (!kept.coded || cell === null) return cell
     const { dictionary } = await this.#list()
     if (dictionary === null) throw new Error('its dictionary is missing')
-    const cell = (await this.#read(dictionary)).cells[place]
-    if (cell === undefined) throw new Error('the dictionary has no such place')
-    return cell
+    return this.#take(dictionary, Number(cell))
   }
 
   #list(): Promise<PageList> {
@@ -102,9 +73,9 @@ export class ColumnReader {
     return pages
   }
 
-  #read(page: Page): Promise<Cells> {
+  #read(page: Page): Promise<KeptPage> {
     const read = () => withFile(this.chunk, (file) => readPage(file, this.chunk, page))
-    return this.cache.get(page, () => (page.unpacked > LARGE ? oneLarge(read) : read()))
+    return this.cache.get(page, page.unpacked, () => (page.unpacked > LARGE ? oneLarge(read) : read()))
   }
 }
 

@@ -94,6 +94,8 @@ function count(value: bigint | number | undefined): number {
 
 /** @param end - Where the footer begins: the data is before it. */
 function describeFile(path: string, end: number, metadata: FileMetaData): ParquetFile {
+  // The root, which is not named everywhere, comes first.
+  if (metadata.schema.slice(1).some(({ name }) => typeof name !== 'string')) throw new Error('a column without a name')
   const groups = metadata.row_groups.map(({ num_rows }) => count(num_rows))
   const places = metadata.row_groups.map(({ columns }) => new Map(columns.map((column) => [pathOf(column.meta_data), column])))
   const notes = new Map(metadata.key_value_metadata?.map(({ key, value }) => [key, value ?? '']))

@@ -1,7 +1,8 @@
 import type { SchemaTree } from 'hyparquet'
 import { expected, InputError } from '../errors.js'
 import { type EncodedSource, numberClasses } from './encoded.js'
-import { ColumnReader, PageCache } from './parquet-column.js'
+import { PageCache } from './parquet-cache.js'
+import { ColumnReader } from './parquet-column.js'
 import { type Leaf, leafOf, type ParquetFile, tableName } from './parquet-file.js'
 import type { Cell } from './parquet-page.js'
 

@@ -6,7 +6,8 @@ import { BrokenImageError } from './broken.js'
 import { readContent } from './content.js'
 import { type EncodedSource } from './encoded.js'
 import { chooseSplit, type Split, type SplitFiles } from './memory.js'
-import { ColumnReader, PageCache } from './parquet-column.js'
+import { PageCache } from './parquet-cache.js'
+import { ColumnReader, type Page } from './parquet-column.js'
 import { type Leaf, leafOf, type ParquetFile, readParquetFile, tableName } from './parquet-file.js'
 import { type Classes, findLabels, readLabels } from './parquet-labels.js'
 import { lastAtMost } from './search.js'
@@ -19,7 +20,7 @@ export const isParquet = (path: string): boolean => /\.parquet$/i.test(path)
 const imageNames = ['image', 'images', 'img', 'jpg', 'jpeg', 'png', 'webp', 'photo', 'picture'] as const
 
 /** Bytes of unpacked pages that a table keeps. */
-const CACHE = 512 * 2 ** 20
+const CACHE = 2 ** 30
 
 const partName = /^(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.parquet$/i
 const wholeName = /^(train|test|validation)\.parquet$/i
@@ -68,9 +69,9 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
  * table's folder. A column `label`, `labels`, `class` or `fine_label` of integers or texts has the classes; their names are those of the
  * data set's ClassLabel, if the file has them.
  *
- * An image is read when it is asked for, with the page that it is in; the last used pages, up to 512 MiB of them, are kept. Where a writer
- * put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what is read: the images of a block belong
- * together.
+ * An image is read when it is asked for, with the page that it is in; of pages up to 1 GiB is kept, images that were not asked for yet before
+ * others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what is read: the images
+ * of a block belong together.
  *
  * @param path - What was asked for: the file, or the folder of the files.
  * @throws InputError for a file that is no Parquet file, is cut short, encrypted or damaged, for no column of images or several, for some
@@ -79,7 +80,7 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
 export async function openParquet(path: string, files: readonly string[]): Promise<EncodedSource> {
   const tables: ParquetFile[] = []
   for (const file of files) tables.push(await readParquetFile(file))
-  const cache = new PageCache(CACHE)
+  const cache = new PageCache<Page>(CACHE)
   const blocks = tables.flatMap((table) => blocksOf(table, findImages(table), cache))
   const rows = blocks.reduce((sum, block) => sum + block.rows, 0)
   if (rows === 0) throw expected('at least one row', tableName(path), 'none')
@@ -99,7 +100,7 @@ interface Block {
   readonly paths: ColumnReader | null
 }
 
-function blocksOf(table: ParquetFile, images: ImageColumn, cache: PageCache): Block[] {
+function blocksOf(table: ParquetFile, images: ImageColumn, cache: PageCache<Page>): Block[] {
   let row = 0
   return table.groups.flatMap((rows, group) => {
     const number = row

@@ -6,7 +6,8 @@ import { parquetWriteBuffer } from 'hyparquet-writer'
 import { describe, expect, it } from 'vitest'
 
 import { BrokenImageError, decodeCrops, type EncodedSource, Loader, namedContent, openImages, permutation, randomFor } from '../../src/data/index.js'
-import { ColumnReader, PageCache } from '../../src/data/parquet-column.js'
+import { PageCache } from '../../src/data/parquet-cache.js'
+import { ColumnReader, type Page } from '../../src/data/parquet-column.js'
 import { leafOf, readParquetFile } from '../../src/data/parquet-file.js'
 import { InputError } from '../../src/errors.js'
 import * as torch from '../../src/torch/index.js'
@@ -141,13 +142,14 @@ describe('a Parquet table', () => {
 })
 
 describe('the pages of a column', () => {
-  class Counting extends PageCache {
+  class Counting extends PageCache<Page> {
     reads = 0
-    override get: PageCache['get'] = (page, read) =>
-      super.get(page, () => {
+    override get(...[page, bytes, read]: Parameters<PageCache<Page>['get']>) {
+      return super.get(page, bytes, () => {
         this.reads++
         return read()
       })
+    }
   }
 
   async function column(name: string, limit: number) {
@@ -180,12 +182,24 @@ describe('the pages of a column', () => {
     const { cache, reader } = await column('plain', 0)
     for (const row of [0, 4, 0, 0]) expect(Buffer.from((await reader.cell(row)) as Uint8Array)).toEqual(images[row])
     expect(cache.reads).toBe(3)
-    // Two of its three pages fit.
-    const { cache: two, reader: again } = await column('plain', 2 * 2 * (images[0]!.length + 8))
-    for (const row of [0, 2, 0, 4, 0]) await again.cell(row)
-    expect(two.reads).toBe(3)
-    await again.cell(2)
-    expect(two.reads).toBe(4)
+  })
+
+  it('are kept as long as something in them was not asked for: an epoch in any order reads each once', async () => {
+    const data = Array.from({ length: 40 }, (_, i) => new Uint8Array(1000).fill(i))
+    const path = join(await folderWith({ 'x.parquet': table(data, { codec: 'UNCOMPRESSED', rowGroupSize: 10 }) }), 'x.parquet')
+    const file = await readParquetFile(path)
+    // Three of four pages; at no time more is waiting.
+    const cache = new Counting(3.2 * 10_100)
+    const readers = [0, 1, 2, 3].map((group) => new ColumnReader(file.chunk(group, leafOf([file.columns[0]!])!), cache))
+    const read = async (i: number) => expect(((await readers[Math.floor(i / 10)]!.cell(i % 10)) as Uint8Array)[999]).toBe(i)
+    const order = [...permutation(20, randomFor(1)), ...permutation(20, randomFor(2)).map((i) => i + 20)]
+    // One of the first blocks is left over until the end.
+    const late = order.splice(order.indexOf(3), 1)
+    for (const i of [...order, ...late]) await read(i)
+    expect(cache.reads).toBe(4)
+    // What was forgotten is read again.
+    for (const i of order) await read(i)
+    expect(cache.reads).toBeGreaterThan(4)
   })
 })
 
