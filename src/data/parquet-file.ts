@@ -32,7 +32,7 @@ export interface ParquetFile {
   readonly groups: readonly number[]
   /** Texts that whoever wrote the file put beside the table. */
   readonly notes: ReadonlyMap<string, string>
-  /** @throws InputError if the group lacks the column, or it is encrypted, packed in an unknown way, in another file, or not inside the file. */
+  /** @throws InputError if the group lacks the column, or it is encrypted, packed in an unknown way, elsewhere, or not inside the file. */
   chunk(group: number, leaf: Leaf): Chunk
 }
 

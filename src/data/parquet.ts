@@ -69,9 +69,9 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
  * table's folder. A column `label`, `labels`, `class` or `fine_label` of integers or texts has the classes; their names are those of the
  * data set's ClassLabel, if the file has them.
  *
- * An image is read when it is asked for, with the page that it is in; of pages up to 1 GiB is kept, images that were not asked for yet before
- * others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what is read: the images
- * of a block belong together.
+ * An image is read when it is asked for, with the page that it is in; of pages up to 1 GiB is kept, images that were not asked for yet
+ * before others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what is read:
+ * the images of a block belong together.
  *
  * @param path - What was asked for: the file, or the folder of the files.
  * @throws InputError for a file that is no Parquet file, is cut short, encrypted or damaged, for no column of images or several, for some

@@ -5,11 +5,13 @@ import { findCifar, openCifar } from './cifar.js'
 import type { EncodedSource } from './encoded.js'
 import { imageExtensions, openFolder } from './folder.js'
 import { findIdxPairs, openIdx } from './idx.js'
+import { joinSources } from './join.js'
 import { isList, listExtensions, openList } from './list.js'
 import type { MemorySource } from './memory.js'
 import { findParquet, isParquet, openParquet, openParquetFolder } from './parquet.js'
 import { randomFor, sample } from './random.js'
 import { selectImages } from './subset.js'
+import { checkWeight, type SourcePart } from './weighted-order.js'
 
 /** What all sources of images have. */
 export interface SourceBase {
@@ -22,12 +24,20 @@ export interface SourceBase {
   readonly classes: readonly string[] | null
   /** For each image the index of its class, null if the images have none. */
   readonly labels: Int32Array | null
+  /** Where sources of different weight were joined: what part of an epoch each of them is. Not there: every image comes once. */
+  readonly parts?: readonly SourcePart[] | undefined
   /** What an image is called in messages: the file's path in the folder, or `file#number`. */
   name(index: number): string
 }
 
 /** Images of one folder or list; `kind` tells which sort. */
 export type ImageSource = MemorySource | EncodedSource
+
+/** A source among several: its path, or also what part of an epoch it is. */
+export type WeightedPath = string | { readonly path: string; readonly weight?: number | undefined }
+
+/** What images are opened from: a path, or several, with weights ({@link joinSources}). */
+export type ImagePaths = string | readonly WeightedPath[]
 
 export interface OpenOptions {
   /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */
@@ -43,27 +53,47 @@ export interface OpenOptions {
  * are read into memory; Parquet files directly in it are one table. Otherwise its image files, also those in sub-folders, are listed and
  * are decoded when asked for. If all of them lie in sub-folders, the first sub-folder on the way is the class.
  *
- * @param path - The folder, the list or the table.
+ * @param images - The folder, the list or the table; or several, which are joined ({@link joinSources}).
  * @throws InputError: no such folder, another file, a folder without images, a mistake in a list, a damaged IDX, CIFAR or Parquet file, a
- * limit that is not a positive integer.
+ * limit that is not a positive integer; of several, the same path twice, and sources that do not go together.
  */
-export async function openImages(path: string, options: OpenOptions = {}): Promise<ImageSource> {
+export async function openImages(images: ImagePaths, options: OpenOptions = {}): Promise<ImageSource> {
   const { limit, split } = options
-  if (typeof path !== 'string' || path === '') throw expected('the path of a folder, a list or a table', 'images', path)
+  const paths = checkPaths(images)
   if (limit !== undefined && !(Number.isInteger(limit) && limit >= 1)) throw expected('an integer of at least 1', 'limit', limit)
   if (split !== undefined && split !== 'train' && split !== 'test') throw expected("'train' or 'test'", 'split', split)
+  const sources: ImageSource[] = []
+  for (const { path } of paths) sources.push(await openPath(path, options))
+  return limited(joinSources(sources, paths.map(({ weight }) => weight)), limit)
+}
+
+function checkPaths(images: ImagePaths): readonly Exclude<WeightedPath, string>[] {
+  const wanted = 'the path of a folder, a list or a table, or several of them,'
+  const paths = (Array.isArray(images) ? (images as readonly WeightedPath[]) : [images as string]).map((entry) =>
+    typeof entry === 'string' ? { path: entry } : entry
+  )
+  const wrong = paths.some((entry) => typeof entry?.path !== 'string' || entry.path === '')
+  if (wrong || paths.length === 0) throw expected(wanted, 'images', images)
+  const twice = paths.find(({ path }, i) => paths.findIndex((other) => other.path === path) < i)
+  if (twice) throw expected('each path once (a weight repeats images)', 'images', twice.path)
+  for (const { path, weight } of paths) if (weight !== undefined) checkWeight(weight, `the weight of '${path}'`)
+  return paths
+}
+
+/** Opens what lies at one path. */
+async function openPath(path: string, options: OpenOptions): Promise<ImageSource> {
   const name = `images '${path}'`
   const kind = isList(path) ? 'list' : isParquet(path) ? 'table' : 'folder'
   try {
     if (!(await stat(path)).isDirectory()) {
-      if (isList(path)) return limited(await openList(path), limit)
-      if (isParquet(path)) return limited(await openParquet(path, [path]), limit)
+      if (isList(path)) return await openList(path)
+      if (isParquet(path)) return await openParquet(path, [path])
       throw expected(`a folder, a list (${listExtensions.join(', ')}) or a table (parquet)`, name, 'another file')
     }
     const packed = (await openIdx(path, options)) ?? (await openCifar(path, options)) ?? (await openParquetFolder(path, options))
-    if (packed !== null) return limited(packed, limit)
+    if (packed !== null) return packed
     const folder = await openFolder(path)
-    if (folder.length > 0) return limited(folder, limit)
+    if (folder.length > 0) return folder
     const below = await inSubfolder(path)
     const found = below !== null ? `none; there are ${below}`
       : folder.unreadable.length > 0 ? `none; ${folder.unreadable.length} entries cannot be read` : 'none'

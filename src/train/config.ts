@@ -2,7 +2,8 @@ import { z } from 'zod'
 
 import { fills } from '../gmml/index.js'
 import {
-  cropScale, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
+  cropScale, imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings,
+  type SettingsKind
 } from './settings.js'
 
 /**
@@ -10,7 +11,9 @@ import {
  * flags and the check of config files all come from here.
  */
 export const pretrainSchema = z.strictObject({
-  images: z.string().min(1).describe('folder of image files (sub-folder = class), of IDX, CIFAR or Parquet files, a list (.csv, .jsonl) or a table (.parquet)'),
+  images: imagePaths.describe(
+    'folder of image files (sub-folder = class), of IDX, CIFAR or Parquet files, a list (.csv, .jsonl) or a table (.parquet)'
+  ),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
   model: modelName.default('vit_small').describe('encoder'),
   imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX or CIFAR images)'),

@@ -18,6 +18,7 @@ import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { RunFolder } from './run-folder.js'
+import { imagePaths, weightsOf, writePaths } from './settings.js'
 import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
@@ -48,6 +49,13 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
   } finally {
     run.dispose()
   }
+}
+
+/** The images may have moved; but what part of an epoch each source is decides the result. */
+function requireSameWeights({ images }: Saved, config: PretrainConfig): void {
+  const before = imagePaths.safeParse(images)
+  if (!before.success || JSON.stringify(weightsOf(before.data)) === JSON.stringify(weightsOf(config.images))) return
+  throw expected(`the weights that the run began with (${writePaths(before.data).join(' ')})`, 'images', writePaths(config.images).join(' '))
 }
 
 /** One run: what is settled before the first step, and what is particular to pretraining. */
@@ -81,7 +89,8 @@ class PretrainRun implements TrainingTask {
     const encoder = describeEncoder(config, source, defaultStatistics(source))
     const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
-    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${config.images}'`)
+    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${writePaths(config.images).join(' ')}'`)
+    if (saved && !config.override) requireSameWeights(saved, config)
     if (config.threads) setNumThreads(config.threads)
 
     const owned: { dispose(): void }[] = []

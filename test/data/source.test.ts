@@ -29,7 +29,7 @@ describe('openImages', () => {
     expect(await refused(join(folder, 'file.jpg', 'below'))).toMatch(/folder that exists/)
     expect(await refused(join(folder, 'file.jpg'))).toMatch(/^Expected a folder, a list \(csv, jsonl\) or a table \(parquet\) for images '.*file\.jpg', received 'another file'$/)
     expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\), IDX, CIFAR or Parquet files for images '.*', received 'none'$/)
-    expect(await refused('')).toMatch(/the path of a folder, a list or a table for images, received ''/)
+    expect(await refused('')).toMatch(/the path of a folder, a list or a table, .* for images, received ''/)
     await mkdir(join(folder, 'empty'))
     expect(await refused(join(folder, 'empty'))).toMatch(/received 'none'$/)
     await symlink(join(folder, 'nowhere'), join(folder, 'empty', 'x.jpg'))
