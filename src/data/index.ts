@@ -5,6 +5,7 @@ export { type Crops, decodeCrops, decodeResized, type NamedContent, type ResizeO
 export { type EncodedSource, namedContent } from './encoded.js'
 export { imageExtensions } from './folder.js'
 export { type IdxArray, readIdx } from './idx.js'
+export { ListingCache } from './listing-cache.js'
 export type { MemorySource } from './memory.js'
 export { permutation, type Random, randomFor, type RandomKey, sample } from './random.js'
 export { type ImagePaths, type ImageSource, openImages, type OpenOptions, type SourceBase, type WeightedPath } from './source.js'

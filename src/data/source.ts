@@ -7,6 +7,7 @@ import { imageExtensions, openFolder } from './folder.js'
 import { findIdxPairs, openIdx } from './idx.js'
 import { joinSources } from './join.js'
 import { isList, listExtensions, openList } from './list.js'
+import type { ListingCache } from './listing-cache.js'
 import type { MemorySource } from './memory.js'
 import { findParquet, isParquet, openParquet, openParquetFolder } from './parquet.js'
 import { randomFor, sample } from './random.js'
@@ -44,6 +45,8 @@ export interface OpenOptions {
   readonly limit?: number | undefined
   /** Of a folder that holds IDX, CIFAR or Parquet files of both splits, which one. Default 'train' if there is one. */
   readonly split?: 'train' | 'test' | undefined
+  /** Listings of folders of image files, so that only folders that have changed are listed anew; `cache.save()` writes what is new. */
+  readonly cache?: ListingCache | undefined
 }
 
 /**
@@ -90,9 +93,10 @@ async function openPath(path: string, options: OpenOptions): Promise<ImageSource
       if (isParquet(path)) return await openParquet(path, [path])
       throw expected(`a folder, a list (${listExtensions.join(', ')}) or a table (parquet)`, name, 'another file')
     }
-    const packed = (await openIdx(path, options)) ?? (await openCifar(path, options)) ?? (await openParquetFolder(path, options))
+    const { cache } = options
+    const packed = (await cache?.knows(path)) ? null : (await openIdx(path, options)) ?? (await openCifar(path, options)) ?? (await openParquetFolder(path, options))
     if (packed !== null) return packed
-    const folder = await openFolder(path)
+    const folder = await openFolder(path, cache)
     if (folder.length > 0) return folder
     const below = await inSubfolder(path)
     const found = below !== null ? `none; there are ${below}`

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
 
-import { holdOut, openImages, selectImages, type ImageSource } from '../data/index.js'
+import { holdOut, openImages, selectImages, type ImageSource, type OpenOptions } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
 import type { Tensor } from '../torch/index.js'
 import { scoreOf, type Score } from './score.js'
@@ -91,8 +91,8 @@ function commonLabels(train: LabelledImages, test: LabelledImages): number[] {
 }
 
 /** Opens images to learn from. @throws InputError for images without classes. */
-export async function openTraining(path: string, limit?: number): Promise<LabelledImages> {
-  return withClasses(await openImages(path, { limit }), '--train')
+export async function openTraining(path: string, options: Omit<OpenOptions, 'split'> = {}): Promise<LabelledImages> {
+  return withClasses(await openImages(path, options), '--train')
 }
 
 /** Whether the images are parts of files that hold many. */
@@ -108,11 +108,11 @@ const filesOf = (source: ImageSource): Set<string> =>
  * @param train - What is learned from.
  * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
  */
-export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
+export async function openTest(train: LabelledImages, path: string, options: Omit<OpenOptions, 'split'> = {}): Promise<EvaluationSet> {
   const same = existsSync(path) && (await realpath(path)) === (await realpath(train.path))
   const other = () => expected('another folder than --train, or one with IDX, CIFAR or Parquet files of two splits,', '--test', path)
   if (same && !hasSplits(train)) throw other()
-  const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
+  const test = withClasses(await openImages(path, { ...options, split: same ? 'test' : undefined }), '--test')
   // A folder with files of neither split gives the same ones for both.
   const files = same ? filesOf(train) : new Set()
   if ([...filesOf(test)].some((file) => files.has(file))) throw other()
@@ -149,8 +149,8 @@ export function splitLabelled(images: LabelledImages, part: number, seed: number
  */
 export async function openLabelled(request: LabelledRequest): Promise<{ train: LabelledImages; evaluation: EvaluationSet }> {
   const { test, limit, validation = 0.1, seed = 0 } = request
-  const train = await openTraining(request.train, limit)
-  if (test !== undefined) return { train, evaluation: await openTest(train, test, limit) }
+  const train = await openTraining(request.train, { limit })
+  if (test !== undefined) return { train, evaluation: await openTest(train, test, { limit }) }
   const split = splitLabelled(train, validation, seed)
   return { train: split.train, evaluation: split.validation }
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 
 import { expected } from '../errors.js'
 import {
-  defaultStatistics, gmmlAugmentation, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
+  defaultStatistics, gmmlAugmentation, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
@@ -17,7 +17,7 @@ import type { Precision } from './precision.js'
 import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
-import { RunFolder } from './run-folder.js'
+import { keepListings, RunFolder } from './run-folder.js'
 import { imagePaths, weightsOf, writePaths } from './settings.js'
 import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
@@ -82,7 +82,8 @@ class PretrainRun implements TrainingTask {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
     requireNew(folder, config.resume)
-    const source = await openImages(config.images, { limit: config.limit })
+    const cache = new ListingCache(folder.index, hooks.onNotice)
+    const source = await openImages(config.images, { limit: config.limit, cache })
     if (config.knnEvery && !(source.classes && source.length > 1)) {
       throw expected('at least two images, with classes (sub-folders or labels)', 'knnEvery', config.knnEvery)
     }
@@ -116,6 +117,7 @@ class PretrainRun implements TrainingTask {
       const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision)
       owned.push(run)
       await run.#open(hooks)
+      await keepListings(cache, hooks)
       return run
     } catch (error) {
       for (const resource of owned) resource.dispose()
