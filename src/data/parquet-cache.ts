@@ -52,7 +52,8 @@ export class PageCache<Key extends object> {
   readonly #entries = new Map<Key, Entry>()
   #bytes = 0
 
-  constructor(readonly limit: number) {}
+  /** @param limit - In bytes. */
+  constructor(public limit: number) {}
 
   /** @param bytes - What the page will take of the memory. */
   get(key: Key, bytes: number, read: () => Promise<Cells>): Promise<KeptPage> {

@@ -1,4 +1,5 @@
 import { readdir } from 'node:fs/promises'
+import { totalmem } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import type { SchemaTree } from 'hyparquet'
 import { expected } from '../errors.js'
@@ -19,8 +20,13 @@ export const isParquet = (path: string): boolean => /\.parquet$/i.test(path)
 /** What a column of images may be called where there are several that could be. */
 const imageNames = ['image', 'images', 'img', 'jpg', 'jpeg', 'png', 'webp', 'photo', 'picture'] as const
 
-/** Bytes of unpacked pages that a table keeps. */
-const CACHE = 2 ** 30
+/**
+ * How many images of a table are kept. In the order of an epoch 4096 images wait for their turn, of whose pages as many again were used and
+ * are not forgotten yet, and four row groups are read side by side: of fewer, pages would be read again for single images.
+ */
+const kept = (rowsOfGroup: number): number => 2 * 4096 + 4 * rowsOfGroup
+
+const LEAST = 64 * 2 ** 20
 
 const partName = /^(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.parquet$/i
 const wholeName = /^(train|test|validation)\.parquet$/i
@@ -69,9 +75,10 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
  * table's folder. A column `label`, `labels`, `class` or `fine_label` of integers or texts has the classes; their names are those of the
  * data set's ClassLabel, if the file has them.
  *
- * An image is read when it is asked for, with the page that it is in; of pages up to 1 GiB is kept, images that were not asked for yet
- * before others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what is read:
- * the images of a block belong together.
+ * An image is read when it is asked for, with the page that it is in. Pages are kept: 8192 images and four row groups, but at least 64 MiB
+ * and at most a quarter of the machine's memory (photographs of 110 KB, in row groups of 100: 0.9 GB); images that were not asked for yet
+ * are kept before others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what
+ * is read: the images of a block belong together.
  *
  * @param path - What was asked for: the file, or the folder of the files.
  * @throws InputError for a file that is no Parquet file, is cut short, encrypted or damaged, for no column of images or several, for some
@@ -80,14 +87,22 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
 export async function openParquet(path: string, files: readonly string[]): Promise<EncodedSource> {
   const tables: ParquetFile[] = []
   for (const file of files) tables.push(await readParquetFile(file))
-  const cache = new PageCache<Page>(CACHE)
+  const cache = new PageCache<Page>(LEAST)
   const blocks = tables.flatMap((table) => blocksOf(table, findImages(table), cache))
   const rows = blocks.reduce((sum, block) => sum + block.rows, 0)
   if (rows === 0) throw expected('at least one row', tableName(path), 'none')
+  cache.limit = Math.min(Math.max(LEAST, wanted(blocks, rows)), totalmem() / 4)
   const labels = findLabels(tables)
   let first = 0
   const firsts = Int32Array.from(blocks, (block) => (first += block.rows) - block.rows)
   return tableSource(path, blocks, firsts, rows, labels && (await readLabels(tables, labels)))
+}
+
+/** Bytes of the images that are to be kept. */
+function wanted(blocks: readonly Block[], rows: number): number {
+  const bytes = blocks.reduce((sum, block) => sum + block.bytes.chunk.unpacked, 0)
+  const largest = blocks.reduce((most, block) => Math.max(most, block.rows), 0)
+  return (bytes / rows) * kept(largest)
 }
 
 /** A row group that is not empty. */
