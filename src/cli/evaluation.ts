@@ -42,7 +42,7 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .option('--block <number>', 'block whose tokens are taken, counted from 1 (default: the last)', integerFlag('--block', 1))
     .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
     .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
-    .option('--workers <number>', 'image files decoded at a time', integerFlag('--workers', 1))
+    .option('--workers <number>', "threads that read and decode images; 0 = none but Node's own for files", integerFlag('--workers', 0))
     .option('--limit <number>', 'use only so many images of each folder', integerFlag('--limit', 1))
     .addOption(new Option('--model <name>', 'of a random encoder').choices(Object.keys(visionTransformers)).default('vit_small'))
     .option('--image-size <number>', 'of a random encoder', integerFlag('--image-size', 1))

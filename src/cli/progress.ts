@@ -24,6 +24,8 @@ function describeStart(start: RunStart): string {
 // Above this part of the time the network waits for the images.
 const SLOW_LOADING = 0.1
 
+const HINT = "the images come slower than the network takes them: try more --workers, or smaller image files; 'gmml data' measures"
+
 /** Shows a run: a bar on a terminal, else a line now and then. Messages go to standard error, so that standard output can be piped. */
 export class ProgressDisplay implements PretrainHooks {
   readonly #terminal = process.stderr.isTTY
@@ -31,6 +33,9 @@ export class ProgressDisplay implements PretrainHooks {
   #last: { readonly time: number; readonly step: number } | null = null
   #rate = 0
   #lastLine = -Infinity
+  /** Reports in a row that say that images come slowly. */
+  #slow = 0
+  #hinted = false
 
   readonly onStart = (start: RunStart): void => this.print(describeStart(start))
 
@@ -41,7 +46,14 @@ export class ProgressDisplay implements PretrainHooks {
       epoch: `${epoch}/${epochs}`, loss: loss.toFixed(4), lr: lr.toExponential(2), speed: imagesPerSecond.toFixed(1),
       waiting: percent(dataShare), left: eta
     }
+    const hint = dataShare > SLOW_LOADING ? ` (${HINT})` : ''
     if (this.#terminal) {
+      // Once, and not for the first images, for which threads were started.
+      this.#slow = hint ? this.#slow + 1 : 0
+      if (this.#slow === 2 && !this.#hinted) {
+        this.#hinted = true
+        this.print(`waiting for data ${figures.waiting}${hint}`)
+      }
       this.#bar ??= this.#startBar(steps)
       this.#bar.update(step, figures)
       return
@@ -50,7 +62,6 @@ export class ProgressDisplay implements PretrainHooks {
     if (performance.now() - this.#lastLine < 5000 && step < steps) return
     this.#lastLine = performance.now()
     const skips = skipped ? `  ${skipped} skipped` : ''
-    const hint = dataShare > SLOW_LOADING ? ' (the images come slower than the network takes them: try more --workers)' : ''
     this.print(
       `step ${step}/${steps}  epoch ${figures.epoch}  loss ${figures.loss}  lr ${figures.lr}  ${figures.speed} images/s  ` +
         `waiting for data ${figures.waiting}${skips}  ${eta} left${hint}`

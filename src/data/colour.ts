@@ -80,28 +80,30 @@ export function adjustSharpness(images: Tensor, factors: readonly number[]): Ten
   })
 }
 
-/** The largest sigma that GMML uses. */
-const MAX_SIGMA = 2
+/** Half the kernel of {@link gaussianBlur}, in sigma: beyond nothing is left. */
+const REACH = 4
 
-/** Half the kernel of {@link gaussianBlur}: beyond four sigma nothing is left. */
-const BLUR_RADIUS = 4 * MAX_SIGMA
+/** Half the kernel for sigmas up to GMML's largest, 2. */
+const LEAST_RADIUS = 2 * REACH
 
 /**
- * Blurs with a Gaussian, mirrored at the border, by two passes of a kernel of 17 pixels (less for an image of fewer than 9).
+ * Blurs with a Gaussian, mirrored at the border, by two passes of a kernel that reaches four sigma to each side, at least 8 pixels (less for
+ * an image of fewer than 9).
  *
- * @param sigmas - Standard deviations in pixels, at most 2.
- * @throws InputError for a sigma that is not above 0 or too wide for the kernel.
+ * @param sigmas - Standard deviations in pixels.
+ * @throws InputError for a sigma that is not a number above 0.
  */
 export function gaussianBlur(images: Tensor, sigmas: readonly number[]): Tensor {
-  if (!sigmas.every((sigma) => sigma > 0 && sigma <= MAX_SIGMA)) {
-    throw expected(`numbers above 0 and at most ${MAX_SIGMA}`, 'sigmas', sigmas)
-  }
+  if (!sigmas.every((sigma) => sigma > 0 && sigma < Infinity)) throw expected('numbers above 0', 'sigmas', sigmas)
   const [batch, channels, height, width] = images.shape as [number, number, number, number]
+  // Each image has a kernel as long as its sigma wants, whatever the others of the batch do: its values are its own.
+  const reaches = sigmas.map((sigma) => Math.max(LEAST_RADIUS, Math.ceil(REACH * sigma)))
   const pass = (input: Tensor, vertical: boolean): Tensor => {
-    const radius = Math.min(BLUR_RADIUS, (vertical ? height : width) - 1)
+    const radius = Math.min(Math.max(LEAST_RADIUS, ...reaches), (vertical ? height : width) - 1)
     const length = 2 * radius + 1
     const distances = torch.arange(length, { dtype: 'float32' }).sub(radius).to(images.device)
-    const weights = distances.div(column(sigmas, images).reshape([batch, 1])).square().mul(-0.5).exp()
+    const beyond = distances.abs().gt(column(reaches, images).reshape([batch, 1]))
+    const weights = distances.div(column(sigmas, images).reshape([batch, 1])).square().mul(-0.5).exp().maskedFill(beyond, 0)
     const kernel = weights.div(weights.sum(1, { keepdim: true })).repeatInterleave(channels, { dim: 0 })
     const groups = batch * channels
     const padded = input.reshape([1, groups, height, width]).reflectionPad2d(vertical ? [0, 0, radius, radius] : [radius, radius, 0, 0])

@@ -1,4 +1,4 @@
-import sharp, { type ResizeOptions as SharpResize, type Sharp } from 'sharp'
+import sharp, { type Metadata, type ResizeOptions as SharpResize, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
 import { writePlanes } from '../native/images.js'
 import { BrokenImageError } from './broken.js'
@@ -21,15 +21,20 @@ interface Pixels extends Size {
  *
  * sharp works on libuv's threads; the calling thread is free meanwhile.
  *
- * @throws BrokenImageError: the file cannot be read, is empty, damaged, cut short, no image, or of more pixels than sharp's limit (268
- * million), which guards against small files that unpack to gigabytes.
+ * @throws BrokenImageError: the file cannot be read, is empty, damaged, cut short, no image, has samples without a range (floating-point
+ * numbers), or more pixels than sharp's limit (268 million), which guards against small files that unpack to gigabytes.
  */
 async function decode(bytes: Uint8Array, file: string): Promise<Pixels> {
   if (bytes.length === 0) throw new BrokenImageError(file, 'the file is empty')
   // 'error' refuses what is cut short ('truncated' alone would pass some TIFF). 'warning', sharp's default, would also refuse photographs
   // with stray bytes between two segments, which Pillow reads without a word.
   const image = sharp(bytes, { failOn: 'error', autoOrient: true }).toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' })
-  await fromWideColours(image, bytes)
+  // JPEG, the most of all, has 8 bits. What cannot be read is told when it is decoded.
+  const found = bytes[0] === 0xff && bytes[1] === 0xd8 ? null : await image.metadata().catch(() => null)
+  if (found) {
+    requireRange(found, file)
+    fromWideColours(image, found)
+  }
   const { data, info } = await image.toBuffer({ resolveWithObject: true }).catch((error: Error) => {
     throw new BrokenImageError(file, reasonOf(error), { cause: error })
   })
@@ -37,16 +42,25 @@ async function decode(bytes: Uint8Array, file: string): Promise<Pixels> {
   return { data, width: info.width, height: info.height }
 }
 
+/** Samples as TIFF may have them, of which no format says what is white. Those of Lab have their range, whatever they are stored as. */
+const withoutRange: Readonly<Record<string, string>> = {
+  float: 'floating-point numbers', double: 'floating-point numbers', int: 'integers of 32 bits', uint: 'integers of 32 bits',
+  short: 'signed integers', char: 'signed integers'
+}
+
+/** @throws BrokenImageError for samples that would become black or white: Pillow and sharp take them for 0 to 255, whatever they are. */
+function requireRange({ depth, space }: Metadata, file: string): void {
+  const samples = withoutRange[depth ?? '']
+  if (samples === undefined || space === 'lab') return
+  throw new BrokenImageError(file, `its samples are ${samples}, of which nothing says what is white: convert it to 8 or 16 bits`)
+}
+
 /**
  * sharp takes images of 16 bits through their profile into the space of Display P3, and leaves them there unless a profile is named. Only
  * where there is something to convert: the way through a profile costs time and rounds.
  */
-async function fromWideColours(image: Sharp, bytes: Uint8Array): Promise<void> {
-  // JPEG, the most of all, has 8 bits.
-  if (bytes[0] === 0xff && bytes[1] === 0xd8) return
-  // What cannot be read is told when it is decoded.
-  const found = await image.metadata().catch(() => null)
-  if (found?.hasProfile && found.depth === 'ushort' && found.channels >= 3) image.withIccProfile('srgb', { attach: false })
+function fromWideColours(image: Sharp, { hasProfile, depth, channels }: Metadata): void {
+  if (hasProfile && depth === 'ushort' && (channels ?? 0) >= 3) image.withIccProfile('srgb', { attach: false })
 }
 
 function reasonOf({ message }: Error): string {
@@ -131,6 +145,11 @@ export async function decodeCrops(image: string | NamedContent, crops: Crops, si
     return all
   })
   return planes
+}
+
+/** {@link decodeCrops} into `planes`, [crops, 3, height, width]. */
+export async function decodeCropsInto(image: NamedContent, crops: Crops, size: Size, planes: Uint8Array): Promise<void> {
+  await decodeWith(onLibuv, image, crops, size, () => planes)
 }
 
 const named = (image: string | NamedContent): NamedContent =>

@@ -1,7 +1,7 @@
 import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
-import { perChannel, requireEach } from './batch.js'
+import { column, perChannel, requireEach } from './batch.js'
 
 /** How pixels between pixels are made. */
 export type Interpolation = 'bilinear' | 'nearest'
@@ -106,4 +106,15 @@ export function affine(images: Tensor, maps: readonly AffineMap[], options: Warp
  */
 export function rotate(images: Tensor, angles: readonly number[], options: WarpOptions = {}): Tensor {
   return affine(images, angles.map((angle) => ({ angle: -angle })), options)
+}
+
+/**
+ * Mirrors images left to right. Equals torchvision's `functional.hflip`.
+ *
+ * @param images - [B, C, H, W].
+ * @param flips - Whether, for each image.
+ * @throws InputError for more or fewer flips than images.
+ */
+export function flipHorizontally(images: Tensor, flips: readonly boolean[]): Tensor {
+  return torch.scope(() => torch.where(column(flips.map(Number), images).ne(0), images.flip([3]), images))
 }

@@ -22,7 +22,9 @@ const partsOf = (crops: readonly Crop[]): Int32Array =>
  * Decodes the parts of a JPEG file that the crops need, once for all of them and at most reduced to what they need, and resizes each crop
  * to `size` with ATen's antialiased bicubic kernel (`torch.nn.functional.interpolate`; a = -0.5 as in Pillow). It works on libuv's threads.
  *
- * Where the crops have at least twice as many pixels as `size`, the image is decoded at a half, a quarter or an eighth of its size first.
+ * Where each side of the crops is at least four times that of `size`, the image is decoded at a half, a quarter or an eighth of its size, at
+ * which they still have twice as many pixels as `size`: of photographs the result stays within a grey level, on average, of resizing all
+ * pixels.
  *
  * @param bytes - With a {@link jpegSize}, that the crops lie inside of.
  * @param crops - At least one.

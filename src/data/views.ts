@@ -2,11 +2,12 @@ import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import { rowsOf } from './batch.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, gaussianBlur, normalise } from './colour.js'
-import { paddedCrop, randomResizedCrop, type Rectangle, type Size } from './crop.js'
+import type { Size } from './crop.js'
 import { applyErasing, drawErasing, type Erasing, type ErasingSettings } from './erasing.js'
 import { affine } from './geometry.js'
 import { applyRandAugment, drawRandAugment, type RandAugmentPlan, type RandAugmentSettings } from './rand-augment.js'
 import type { Random } from './random.js'
+import { solarize } from './tone.js'
 
 /** A value for each property of colour jitter. */
 export interface Jitter {
@@ -38,6 +39,8 @@ export interface Augmentation {
   readonly jitter?: JitterSettings | null
   /** Probability of blur, and its range of sigma in pixels. Default: none. */
   readonly blur?: { readonly probability: number; readonly sigma: readonly [number, number] } | null
+  /** Probability of inverting the bright parts, and the value in [0, 1] that they begin at. Default: none. */
+  readonly solarize?: { readonly probability: number; readonly threshold: number } | null
   /** Random operations on colours and places, before the jitter. Default: none. */
   readonly randAugment?: RandAugmentSettings | null
   /** Rectangles that are replaced, after normalisation. Default: none. */
@@ -70,46 +73,24 @@ export interface Statistics {
 
 export const imagenetStatistics: Statistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
 
-/** Where a view is taken from its image. */
-export interface ViewCrop extends Rectangle {
-  /** Mirrored left to right. */
-  readonly flip: boolean
-  /** By how many pixels the view is then moved, right and down; what it moves away from gets the data set's mean. */
-  readonly shift?: readonly [x: number, y: number]
-}
-
-/**
- * Draws crop and flip of one view of an image of `width` by `height` pixels.
- *
- * @param size - Of the view. Only for `cropPadding`; default: that of the image.
- */
-export function drawCrop(
-  random: Random, width: number, height: number, augmentation: Augmentation, size: Size = { height, width }
-): ViewCrop {
-  const { cropScale: scale, cropRatio: ratio, cropPadding: padding = null } = augmentation
-  if (padding === null) {
-    return { ...randomResizedCrop(random.uniform, width, height, { scale, ratio }), flip: random.chance(augmentation.flip) }
-  }
-  const { shift: [x, y], ...crop } = paddedCrop(random, { height, width }, size, padding)
-  const flip = random.chance(augmentation.flip)
-  // The view is moved after it was mirrored.
-  return { ...crop, flip, shift: [flip ? -x : x, y] }
-}
-
 /** What happens to the colours of one view. */
 export interface ColourChange {
   readonly jitter: Jitter | null
   /** Sigma of the blur in pixels. */
   readonly blur: number | null
+  /** From which value on the view is inverted. Left out: not. */
+  readonly solarize?: number | null
 }
 
 const NO_JITTER: JitterSettings = { probability: 0, brightness: 0, contrast: 0, saturation: 0, hue: 0 }
 const NO_BLUR = { probability: 0, sigma: [0, 0] } as const
+const NO_SOLARIZING = { probability: 0, threshold: 1 }
 
-/** Draws colour jitter and blur of one view. As many numbers are drawn whether they are used or not. */
-export function drawColour(random: Random, augmentation: Pick<Augmentation, 'jitter' | 'blur'>): ColourChange {
+/** Draws colour jitter, blur and solarizing of one view. As many numbers are drawn whether they are used or not. */
+export function drawColour(random: Random, augmentation: Pick<Augmentation, 'jitter' | 'blur' | 'solarize'>): ColourChange {
   const jitter = augmentation.jitter ?? NO_JITTER
   const blur = augmentation.blur ?? NO_BLUR
+  const solarize = augmentation.solarize ?? NO_SOLARIZING
   const factor = (spread: number) => random.uniform(Math.max(0, 1 - spread), 1 + spread)
   const jittered = random.chance(jitter.probability)
   const properties = {
@@ -120,7 +101,9 @@ export function drawColour(random: Random, augmentation: Pick<Augmentation, 'jit
   }
   const blurred = random.chance(blur.probability)
   const sigma = random.uniform(...blur.sigma)
-  return { jitter: jittered ? properties : null, blur: blurred ? sigma : null }
+  // Drawn last: what there was before it keeps its numbers.
+  const solarized = random.chance(solarize.probability)
+  return { jitter: jittered ? properties : null, blur: blurred ? sigma : null, solarize: solarized ? solarize.threshold : null }
 }
 
 /** What happens to one view after it was cut out of its image. What is left out does not happen. */
@@ -156,7 +139,7 @@ function onSome<T>(images: Tensor, parameters: readonly (T | null)[], change: (c
 }
 
 /**
- * Applies each view's colour change, all views at once. Jitter goes brightness, contrast, saturation, hue: torchvision draws the order anew
+ * Applies each view's colour change, all views at once: jitter, blur, solarizing. Jitter goes brightness, contrast, saturation, hue: torchvision draws the order anew
  * for each image, which changes little at these strengths and would take four times the work.
  *
  * @param images - [B, C, H, W], values in [0, 1].
@@ -170,7 +153,8 @@ export function applyColour(images: Tensor, changes: readonly ColourChange[]): T
       const saturated = adjustSaturation(contrasted, jitter.map((change) => change.saturation))
       return adjustHue(saturated, jitter.map((change) => change.hue))
     })
-    return onSome(jittered, changes.map((change) => change.blur), gaussianBlur)
+    const blurred = onSome(jittered, changes.map((change) => change.blur), gaussianBlur)
+    return onSome(blurred, changes.map((change) => change.solarize ?? null), solarize)
   })
 }
 

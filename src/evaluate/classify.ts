@@ -1,18 +1,12 @@
-import { Loader, type ImageSource, type Statistics } from '../data/index.js'
-import { type Device } from '../torch/index.js'
+import { Loader, type ImageSource, type LoaderOptions, type Statistics } from '../data/index.js'
 import type { VisionTransformer } from '../vision/index.js'
 import { collect } from './features.js'
 import type { Classified } from './labelled.js'
 
 /** How images come to a network. */
-export interface InputOptions {
-  readonly device: Device
+export interface InputOptions extends Omit<LoaderOptions, 'size'> {
   /** What images are normalised with. */
   readonly statistics: Statistics
-  /** Files decoded at a time. */
-  readonly workers?: number
-  /** Part of the images that may be broken. Default 0.01. */
-  readonly maxBroken?: number
 }
 
 /**

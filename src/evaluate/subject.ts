@@ -17,7 +17,7 @@ export interface SubjectRequest {
   readonly subject: string
   /** `auto` is a GPU where there is one. Default cpu. */
   readonly device?: Device | 'auto' | undefined
-  /** Files decoded at a time. */
+  /** Threads that decode. Default 4. */
   readonly workers?: number | undefined
   /** The CLS token, the mean of the patch tokens, or each of them. Default both. */
   readonly features?: 'cls' | 'mean' | 'both' | undefined
@@ -103,7 +103,7 @@ export class Subject {
   /** Features of images, without augmentation. The caller disposes of them. @throws InputError if no image can be decoded. */
   async features(images: ImageSource): Promise<SubjectFeatures> {
     const { features: wanted = 'both', block, workers } = this.#request
-    const loader = new Loader(images, { size: this.#size, device: this.#device, statistics: this.#statistics, ...(workers && { workers }) })
+    const loader = new Loader(images, { size: this.#size, device: this.#device, statistics: this.#statistics, ...(workers !== undefined && { workers }) })
     try {
       if (!this.backbone) {
         const { pixels, indices } = await pixelFeatures(loader)

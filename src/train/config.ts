@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { fills } from '../gmml/index.js'
 import {
-  cropScale, imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings,
+  imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, viewFields,
   type SettingsKind
 } from './settings.js'
 
@@ -37,7 +37,7 @@ export const pretrainSchema = z.strictObject({
   align: positiveInteger.default(1).describe('pixels that corrupted rectangles are aligned to'),
   overhang: z.boolean().default(false).describe('rectangles may hang over the edges: the border is corrupted as often as the middle'),
   fill: z.enum(fills as ['noise', ...typeof fills[number][]]).default('noise').describe('what corrupted pixels become'),
-  cropScale: cropScale([0.05, 1]),
+  ...viewFields,
   featureBlocks: z
     .array(positiveInteger)
     .min(1)

@@ -16,6 +16,7 @@ import type { Precision } from './precision.js'
 import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
 import { keepListings, RunFolder } from './run-folder.js'
+import { loadingOptions } from './settings.js'
 import { describedIn, requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 export interface FinetuneResult {
@@ -108,10 +109,7 @@ class FinetuneRun implements TrainingTask {
       owned.push(model)
       if (saved) requireSame(saved, { encoder, imageCount: data.train.length }, `train '${config.train}'`)
       const [height, width] = model.imageSize
-      const { onBroken } = hooks
-      const { workers, maxBroken } = config
-      const options = { size: { height, width }, device, statistics: encoder, workers, maxBroken }
-      const loader = new Loader(data.train, { ...options, ...(onBroken && { onBroken }) })
+      const loader = new Loader(data.train, { size: { height, width }, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
       const precision = settlePrecision(config.amp, saved, model, device, () => classificationTrial(model, device))
       const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision)
@@ -170,13 +168,13 @@ class FinetuneRun implements TrainingTask {
 
   #measureOn(images: EvaluationSet): ReturnType<EvaluationSet['measure']> {
     const { device, encoder: statistics, model } = this
-    const { workers, maxBroken } = this.config
-    return images.measure((unlabelled) => classify(model, unlabelled, { device, statistics, workers, maxBroken }))
+    const options = { device, statistics, ...loadingOptions(this.config, this.#loop!.hooks) }
+    return images.measure((unlabelled) => classify(model, unlabelled, options))
   }
 
-  batches(epoch: number, firstStep: number): AsyncIterable<Batch> {
+  batches(epoch: number, firstStep: number, signal?: AbortSignal): AsyncIterable<Batch> {
     const { seed } = this.config
-    return this.loader.epoch({ seed, epoch, batchSize: this.#batchSize, views: 1, augmentation: this.#augmentation, firstStep })
+    return this.loader.epoch({ seed, epoch, batchSize: this.#batchSize, views: 1, augmentation: this.#augmentation, firstStep, signal })
   }
 
   trainOn({ indices, images }: Batch, step: number): Tensor {

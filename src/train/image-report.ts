@@ -11,7 +11,7 @@ import { examineFiles, type ExaminedFile, type ExaminedFiles } from './examine-f
 import { adviceOn } from './image-advice.js'
 import { summariseAspects, summariseSizes, type AspectSummary, type SizeSummary } from './image-sizes.js'
 import { measureLoading, type LoadingSpeed } from './loading-speed.js'
-import { parseSettings, positiveInteger } from './settings.js'
+import { parseSettings, positiveInteger, viewFields } from './settings.js'
 import { settleDevice } from './settle.js'
 
 /** More files than this are examined by a sample of as many. */
@@ -21,14 +21,14 @@ const DECODED = 256
 /** Broken files that are listed. */
 const LISTED = 100
 
-const { images, imageSize, cropScale, batchSize, seed, device, workers, threads, maxBroken } = pretrainSchema.shape
+const { images, imageSize, batchSize, seed, device, workers, threads, maxBroken } = pretrainSchema.shape
 
 /** Settings of {@link describeImages}, those of a run with its defaults. */
 export const imageReportSchema = z.strictObject({
   images,
   limit: positiveInteger.optional().describe('examine a random sample of so many images (default: 20000 where there are more)'),
   full: z.boolean().default(false).describe('decode every file instead of reading its header'),
-  imageSize, cropScale, batchSize, seed, device, workers, threads, maxBroken
+  imageSize, ...viewFields, batchSize, seed, device, workers, threads, maxBroken
 })
 
 /** What a caller of {@link describeImages} gives. */

@@ -1,7 +1,8 @@
 import {
-  defaultStatistics, gmmlAugmentation, Loader, randomFor, sample, selectImages, type ImageSource, type Size
+  defaultStatistics, Loader, randomFor, sample, selectImages, type ImageSource, type Size
 } from '../data/index.js'
 import { cuda, type Device } from '../torch/index.js'
+import { pretrainAugmentation, type ViewSettings } from './augmentation.js'
 
 /** How fast a run's images come, if nothing waits for anything else. */
 export interface LoadingSpeed {
@@ -16,14 +17,13 @@ export interface LoadingSpeed {
   readonly memory: { readonly peak: number; readonly added: number }
 }
 
-export interface LoadingOptions {
+export interface LoadingOptions extends ViewSettings {
   /** Positions of images that can be decoded. */
   readonly positions: ArrayLike<number>
   readonly size: Size
   readonly device: Device
   readonly workers: number
   readonly batchSize: number
-  readonly cropScale: readonly [number, number]
   readonly seed: number
   /** What is expected, to choose how many are loaded. */
   readonly imagesPerSecond: number
@@ -56,7 +56,7 @@ class MemoryPeak {
 
 /** Measures for some seconds how fast the loader makes batches as pretraining has them. What the disk keeps in memory counts as it is. */
 export async function measureLoading(source: ImageSource, options: LoadingOptions): Promise<LoadingSpeed> {
-  const { positions, size, device, workers, cropScale, seed, imagesPerSecond: guess, onProgress } = options
+  const { positions, size, device, workers, seed, imagesPerSecond: guess, onProgress } = options
   const batchSize = Math.min(options.batchSize, positions.length)
   const wanted = Math.min(MOST_BATCHES, Math.max(LEAST_BATCHES, Math.round((SECONDS * guess) / batchSize)))
   const batches = Math.min(wanted, Math.floor(positions.length / batchSize))
@@ -68,7 +68,7 @@ export async function measureLoading(source: ImageSource, options: LoadingOption
   const start = performance.now()
   let images = 0
   try {
-    const augmentation = { ...gmmlAugmentation, cropScale }
+    const augmentation = pretrainAugmentation(options)
     for await (const batch of loader.epoch({ seed, epoch: 0, batchSize, views: 2, augmentation })) {
       memory.look()
       batch.images.dispose()

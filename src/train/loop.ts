@@ -37,8 +37,8 @@ export interface TrainingTask {
   /** What is written into every checkpoint beside weights and progress. */
   readonly encoder: EncoderDescription
   readonly extra?: Readonly<Record<string, string>>
-  /** The batches of an epoch, without the first `firstStep`. */
-  batches(epoch: number, firstStep: number): AsyncIterable<Batch>
+  /** The batches of an epoch, without the first `firstStep`, until the signal is aborted. */
+  batches(epoch: number, firstStep: number, signal?: AbortSignal): AsyncIterable<Batch>
   /** Trains on a batch. @param step - Steps done before. @returns As {@link TrainingStep.train}. */
   trainOn(batch: Batch, step: number, epoch: number): Tensor
   /**
@@ -145,7 +145,7 @@ export class TrainingLoop {
     const clock = new StepClock()
     const firstStep = this.#step - epoch * task.stepsPerEpoch
     if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
-    for await (const batch of task.batches(epoch, firstStep)) {
+    for await (const batch of task.batches(epoch, firstStep, hooks.signal)) {
       clock.gotBatch()
       const { loss, finite } = await this.#trainOn(batch, epoch)
       this.#step++
@@ -159,7 +159,7 @@ export class TrainingLoop {
       if (!atEnd && this.#isCheckpointDue()) await this.#saveCheckpoint(null)
       clock.wantBatch()
     }
-    return true
+    return this.#step === (epoch + 1) * task.stepsPerEpoch // else the signal came while a batch was waited for
   }
 
   /** Trains on a batch and frees it. */

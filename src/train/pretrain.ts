@@ -2,10 +2,11 @@ import { join } from 'node:path'
 
 import { expected } from '../errors.js'
 import {
-  defaultStatistics, gmmlAugmentation, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
+  defaultStatistics, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
+import { pretrainAugmentation } from './augmentation.js'
 import { buildEncoder, exportEncoder, RECONSTRUCTION_BLOCKS, type EncoderDescription } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
@@ -18,7 +19,7 @@ import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { keepListings, RunFolder } from './run-folder.js'
-import { imagePaths, weightsOf, writePaths } from './settings.js'
+import { imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
 import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
@@ -74,7 +75,7 @@ class PretrainRun implements TrainingTask {
     model.backbone.gradCheckpointing = config.gradCheckpointing
     this.step = new PretrainStep(model, config, this.stepsPerEpoch, device, precision)
     this.extra = { [RECONSTRUCTION_BLOCKS]: JSON.stringify(model.blocks) }
-    this.#augmentation = { ...gmmlAugmentation, cropScale: config.cropScale }
+    this.#augmentation = pretrainAugmentation(config)
   }
 
   /** @param saved - What config.json holds, if the run goes on. */
@@ -100,10 +101,8 @@ class PretrainRun implements TrainingTask {
       const goesOn = config.resume && (await folder.listCheckpoints()).length > 0
       const initial = config.init === undefined || goesOn ? null : await readInitialWeights(config.init)
       if (initial) owned.push(initial)
-      const { onBroken } = hooks
       const size = { height, width }
-      const { workers, maxBroken } = config
-      const loader = new Loader(source, { size, device, statistics: encoder, workers, maxBroken, ...(onBroken && { onBroken }) })
+      const loader = new Loader(source, { size, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
       loader.steps(config.batchSize)
       manualSeed(config.seed)
@@ -149,9 +148,9 @@ class PretrainRun implements TrainingTask {
     return { status, out: this.config.out, steps: loop.step, loss: loop.loss, exported }
   }
 
-  batches(epoch: number, firstStep: number): AsyncIterable<Batch> {
+  batches(epoch: number, firstStep: number, signal?: AbortSignal): AsyncIterable<Batch> {
     const { seed, batchSize } = this.config
-    return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep })
+    return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep, signal })
   }
 
   trainOn({ indices, images }: Batch, step: number, epoch: number): Tensor {

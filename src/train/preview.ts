@@ -2,27 +2,28 @@ import { z } from 'zod'
 
 import { expected, InputError } from '../errors.js'
 import {
-  decodeCrops, defaultStatistics, gmmlAugmentation, Loader, namedContent, openImages, randomFor, resampleCrops, type Batch,
+  decodeCrops, defaultStatistics, Loader, namedContent, openImages, randomFor, resampleCrops, type Batch,
   type EncodedSource, type ImageSource, type Rectangle, type Size
 } from '../data/index.js'
 import { corrupt } from '../gmml/index.js'
 import type { EncodedImage } from '../io/index.js'
 import { fromTypedArray, manualSeed, noGrad, scope, type Tensor } from '../torch/index.js'
+import { pretrainAugmentation } from './augmentation.js'
 import { pretrainSchema } from './config.js'
 import { viewSize } from './encoder.js'
 import { drawGrid, shown, WHITE, writePicture } from './grid.js'
-import { parseSettings } from './settings.js'
+import { parseSettings, viewFields } from './settings.js'
 
 const ROWS = 8
 const VIEWS = 2
 
-const { images, imageSize, cropScale, maskBudget, alien, align, overhang, fill, seed, workers } = pretrainSchema.shape
+const { images, imageSize, maskBudget, alien, align, overhang, fill, seed, workers } = pretrainSchema.shape
 
 /** Settings of {@link previewImages}, those of a run with its defaults. */
 export const previewSchema = z.strictObject({
   images,
   out: z.string().min(1).describe('PNG file to write'),
-  imageSize, cropScale, maskBudget, alien, align, overhang, fill, seed, workers
+  imageSize, ...viewFields, maskBudget, alien, align, overhang, fill, seed, workers
 })
 
 /** What a caller of {@link previewImages} gives. */
@@ -60,9 +61,10 @@ export async function previewImages(request: PreviewRequest): Promise<EncodedIma
 }
 
 /** The first views of a run, as many as there are rows. */
-async function firstViews(source: ImageSource, size: Size, { cropScale, seed, workers }: Settings): Promise<Batch> {
+async function firstViews(source: ImageSource, size: Size, settings: Settings): Promise<Batch> {
+  const { seed, workers } = settings
   const loader = new Loader(source, { size, device: 'cpu', workers, maxBroken: 1 })
-  const augmentation = { ...gmmlAugmentation, cropScale }
+  const augmentation = pretrainAugmentation(settings)
   try {
     const epoch = { seed, epoch: 0, batchSize: Math.min(ROWS, source.length), views: VIEWS, augmentation }
     for await (const batch of loader.epoch(epoch)) return batch

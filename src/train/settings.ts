@@ -1,9 +1,10 @@
 import { z } from 'zod'
 
-import type { ImagePaths } from '../data/index.js'
+import type { ImagePaths, LoaderOptions } from '../data/index.js'
 import { expected, SettingsError } from '../errors.js'
 import { isDevice, type Device } from '../torch/types.js'
 import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
+import type { LoopHooks } from './reports.js'
 
 /** Whether something names a device that can compute. */
 export const isComputing = (value: unknown): value is Exclude<Device, 'meta'> => isDevice(value) && value !== 'meta'
@@ -48,6 +49,29 @@ export const cropScale = (fallback: [number, number]) =>
     .default(fallback)
     .describe('smallest and largest part of the image in a crop')
 
+const notNegative = z.number().min(0)
+
+/** How the views of pretraining are made of images, by default as the method's authors make them. */
+export const viewFields = {
+  cropScale: cropScale([0.05, 1]),
+  flip: part.default(0.5).describe('how often a view is mirrored left to right'),
+  jitter: part.default(0.3).describe('how often the colours of a view are changed'),
+  jitterStrength: z
+    .tuple([notNegative, notNegative, notNegative, notNegative.max(0.5)])
+    .default([0.1, 0.1, 0.1, 0.01])
+    .meta({
+      description: 'by how much at most: brightness, contrast, saturation (parts), hue (part of the circle, to 0.5)', placeholder: 'list'
+    }),
+  blur: part.default(0.1).describe('how often a view is blurred'),
+  blurSigma: z
+    .tuple([z.number().positive(), z.number().positive()])
+    .refine(([smallest, largest]) => smallest <= largest, 'the smaller sigma first')
+    .default([0.1, 2])
+    .describe('smallest and largest sigma of the blur in pixels'),
+  solarize: part.default(0).describe('how often the bright parts of a view are inverted (DINO: 0.2 of one view)'),
+  solarizeThreshold: part.default(0.5).describe('value that they begin at')
+}
+
 /** Where a training computes, and what it reads there. */
 export const machineFields = {
   device: z
@@ -55,9 +79,18 @@ export const machineFields = {
     .default('auto')
     .describe('auto | cpu | cuda[:N]'),
   amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
-  workers: positiveInteger.default(4).describe('image files decoded at a time'),
+  workers: z.int().min(0).default(4).describe("threads that read and decode images; 0 = none but Node's own for files"),
   maxBroken: part.default(0.01).describe('part of the images that may be broken before the run stops, at least one image; 0 = none'),
+  dataTimeout: z.number().positive().default(300).describe('seconds without a single image at which the run stops; there is word of it before'),
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)')
+}
+
+/** How images are loaded: settings of the machine, and who is told. */
+export function loadingOptions(
+  { workers, maxBroken, dataTimeout }: { readonly workers: number; readonly maxBroken: number; readonly dataTimeout: number },
+  { onBroken, onNotice }: Pick<LoopHooks, 'onBroken' | 'onNotice'>
+): Pick<LoaderOptions, 'workers' | 'maxBroken' | 'dataTimeout' | 'onBroken' | 'onNotice'> {
+  return { workers, maxBroken, dataTimeout, ...(onBroken && { onBroken }), ...(onNotice && { onNotice }) }
 }
 
 /** What saves memory. */
@@ -85,8 +118,8 @@ export const loopFields = {
 
 /** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
 export const changeableInAll = [
-  'out', 'epochs', 'device', 'workers', 'maxBroken', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing', 'checkpointEvery',
-  'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
+  'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing',
+  'checkpointEvery', 'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ] as const
 
 /** The settings of one kind of training. */

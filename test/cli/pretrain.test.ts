@@ -110,6 +110,25 @@ describe('gmml pretrain', () => {
     expect(await losses(halves)).toEqual(await losses(whole))
   })
 
+  it('ends within two seconds of Ctrl-C, with its threads, also while images are waited for', async () => {
+    const folder = await temporaryFolder()
+    // Of a size that a batch of them takes seconds.
+    const large = await sharp({ create: { width: 3000, height: 2000, channels: 3, background: '#804020' } }).png({ compressionLevel: 1 }).toBuffer()
+    await mkdir(join(folder, 'images'))
+    for (let i = 0; i < 48; i++) await writeFile(join(folder, 'images', `${i}.png`), large)
+    const run = ['pretrain', join(folder, 'images'), '--out', join(folder, 'run'), ...quick, '--image-size', '32', '--workers', '8']
+    let asked = Infinity
+    const outcome = await gmml(run, (child, output) => {
+      if (child.killed || !output.includes('float32')) return
+      child.kill('SIGINT')
+      asked = performance.now()
+    })
+    expect(outcome.code, outcome.stderr).toBe(130)
+    expect(performance.now() - asked).toBeLessThan(2000)
+    expect(outcome.stderr).not.toContain('step 1/')
+    expect(await newestCheckpoint(join(folder, 'run'))).toBeDefined()
+  })
+
   it('reads settings from a file, and flags go before it', async () => {
     const folder = await temporaryFolder()
     await writeFile(join(folder, 'settings.yaml'), `images: ${train}\nmodel: vit_micro\nepochs: 7\nlimit: 16\nbatchSize: 16\namp: off\n`)

@@ -76,15 +76,16 @@ describe.runIf(hasFastJpeg())('JPEG files by libjpeg-turbo', () => {
     const parts = JSON.parse(metadata['crops']!) as Record<string, Crop[]>
     expect(Object.keys(parts).length).toBeGreaterThan(10)
     for (const [name, crops] of Object.entries(parts)) {
+      // Where it is much reduced, it is decoded as means of squares of pixels. What is drawn finer than these and full of contrast shows it.
+      const most = name === 'fine detail' ? 3 : 0.5
+      const distances: number[] = []
       for (const [index, crop] of crops.entries()) {
-        const wanted = tensors[`${name}.${index}`]!
-        const [, height, width] = wanted.shape as [number, number, number]
+        const [, height, width] = tensors[`${name}.${index}`]!.shape as [number, number, number]
         const [planes] = (await fast(bytesOf(`${name}.file`), [crop], { width, height }))!
-        const reduced = crop.width >= 2 * width && crop.height >= 2 * height
-        // Reduced while it is decoded: another filter does a part of the work.
-        const distance = difference(planes!, bytesOf(`${name}.${index}`))
-        expect(distance, `${name}, crop ${index}`).toBeLessThan(reduced ? 2 : 0.5)
+        distances.push(difference(planes!, bytesOf(`${name}.${index}`)))
+        expect(distances[index], `${name}, crop ${index}`).toBeLessThan(most)
       }
+      expect(distances.reduce((sum, distance) => sum + distance) / crops.length, name).toBeLessThan(2)
     }
   })
 

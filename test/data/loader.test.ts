@@ -371,6 +371,17 @@ describe('what is drawn for a view', () => {
     uniform(draws((random) => drawColour(random, strong).jitter!.brightness), [0, 4])
   })
 
+  it('colour: solarizing is drawn after the rest, whose numbers it leaves as they are', () => {
+    const augmentation = { ...gmmlAugmentation, solarize: { probability: 0.2, threshold: 0.6 } }
+    const both = draws((random) => drawColour(random, augmentation))
+    const without = draws((random) => drawColour(random, gmmlAugmentation))
+    expect(both.map(({ jitter, blur }) => ({ jitter, blur }))).toEqual(without.map(({ jitter, blur }) => ({ jitter, blur })))
+    expect(new Set(without.map(({ solarize }) => solarize))).toEqual(new Set([null]))
+    expect(new Set(both.map(({ solarize }) => solarize))).toEqual(new Set([null, 0.6]))
+    expect(both.filter(({ solarize }) => solarize !== null).length / DRAWS).toBeCloseTo(0.2, 1.9)
+    expect(both.filter(({ solarize, blur }) => solarize !== null && blur !== null).length / DRAWS).toBeCloseTo(0.02, 1.9)
+  })
+
   it('crop: half are mirrored, the area is uniform in its range, the crop inside the image', () => {
     const crops = draws((random) => drawCrop(random, 400, 400, gmmlAugmentation))
     expect(crops.filter(({ flip }) => flip).length / DRAWS).toBeCloseTo(0.5, 1.7)

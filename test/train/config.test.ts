@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 
+import { gmmlAugmentation } from '../../src/data/index.js'
 import { SettingsError } from '../../src/errors.js'
+import { pretrainAugmentation } from '../../src/train/augmentation.js'
 import { resumeConfig } from '../../src/train/config.js'
 import { parseConfig, pretrainSchema, type PretrainConfig, type PretrainConfigInput } from '../../src/train/index.js'
 
@@ -13,9 +15,26 @@ describe('the settings', () => {
       weightDecayEnd: 0.4,
       warmupEpochs: 10, accumulate: 1, gradCheckpointing: false, ema: 0, clip: 3, dropPath: 0.1, maskBudget: 0.75, alien: 0.3, align: 1,
       overhang: false, fill: 'noise',
-      cropScale: [0.05, 1],
-      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, knnEvery: 0, tensorboard: false, logEvery: 10, checkpointEvery: 1,
+      cropScale: [0.05, 1], flip: 0.5, jitter: 0.3, jitterStrength: [0.1, 0.1, 0.1, 0.01], blur: 0.1, blurSigma: [0.1, 2], solarize: 0,
+      solarizeThreshold: 0.5,
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false,
+      logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false
+    })
+  })
+
+  it("make views as the method's authors make them, unless told otherwise", () => {
+    const { solarize, ...views } = pretrainAugmentation(parseConfig(given))
+    expect(views).toEqual(gmmlAugmentation)
+    expect(solarize?.probability).toBe(0)
+    const other = {
+      cropScale: [0.2, 0.9], flip: 0, jitter: 0.8, jitterStrength: [0.4, 0.3, 0.2, 0.1], blur: 0.5, blurSigma: [1, 3], solarize: 0.2,
+      solarizeThreshold: 0.6
+    } satisfies Partial<PretrainConfigInput>
+    expect(pretrainAugmentation(parseConfig({ ...given, ...other }))).toEqual({
+      cropScale: [0.2, 0.9], cropRatio: [3 / 4, 4 / 3], flip: 0,
+      jitter: { probability: 0.8, brightness: 0.4, contrast: 0.3, saturation: 0.2, hue: 0.1 },
+      blur: { probability: 0.5, sigma: [1, 3] }, solarize: { probability: 0.2, threshold: 0.6 }
     })
   })
 
@@ -44,6 +63,13 @@ describe('the settings', () => {
     [{ cropScale: [0.5, 0.6, 1] }, /^Expected 2 values for cropScale, received \[ 0.5, 0.6, 1 \]$/],
     [{ cropScale: [0.5, 1.5] }, /^Expected a number of at most 1 for cropScale.1, received 1.5$/],
     [{ cropScale: [0.6, 0.3] }, /^Expected the smaller part first for cropScale, received \[ 0.6, 0.3 \]$/],
+    [{ flip: 1.5 }, /^Expected a number of at most 1 for flip, received 1.5$/],
+    [{ jitterStrength: [0.1, 0.1, 0.1] }, /^Expected .* for jitterStrength/],
+    [{ jitterStrength: [0.1, -0.1, 0.1, 0.1] }, /^Expected a number of at least 0 for jitterStrength.1, received -0.1$/],
+    [{ jitterStrength: [0.1, 0.1, 0.1, 0.6] }, /^Expected a number of at most 0.5 for jitterStrength.3, received 0.6$/],
+    [{ blurSigma: [0, 2] }, /^Expected a number above 0 for blurSigma.0, received 0$/],
+    [{ blurSigma: [2, 1] }, /^Expected the smaller sigma first for blurSigma, received \[ 2, 1 \]$/],
+    [{ solarizeThreshold: 2 }, /^Expected a number of at most 1 for solarizeThreshold, received 2$/],
     [{ device: 'tpu' }, /^Expected 'auto', 'cpu', 'cuda' or 'cuda:N' for device, received 'tpu'$/],
     [{ device: 'meta' }, /^Expected 'auto', 'cpu', 'cuda' or 'cuda:N' for device, received 'meta'$/],
     [{ amp: 'bfloat16' }, /^Expected one of auto, off, bf16, fp16 for amp, received 'bfloat16'$/],
@@ -86,6 +112,10 @@ describe('resumeConfig', () => {
     expect(attempt).toThrow(/lr \(the run has 0.1, given is 0.2\), seed \(the run has 0, given is 1\).* or say so with override/)
     expect(attempt).toThrow(SettingsError)
     expect(resumeConfig(file, { ...changes, override: true })).toMatchObject({ lr: 0.2, seed: 1 })
+    const views = { flip: 0, jitter: 1, jitterStrength: [1, 1, 1, 0.1], blur: 1, blurSigma: [1, 2], solarize: 1, solarizeThreshold: 0 } as const
+    for (const [name, value] of Object.entries(views)) {
+      expect(() => resumeConfig(file, { ...given, [name]: value }), name).toThrow(`other settings: ${name} (the run has`)
+    }
     const impossible = () => resumeConfig(file, { ...changes, limit: 5, override: true })
     expect(impossible).toThrow(/cannot go on with other settings of limit \(the run has none, given is 5\)/)
     expect(impossible).toThrow(SettingsError)

@@ -172,7 +172,7 @@ describe('describeImages of arrays', () => {
 describe('bad requests', () => {
   it('are refused before any work', async () => {
     const images = await folderWith({ 'a.png': await flat(4, 4, [1, 2, 3]).png().toBuffer() })
-    for (const wrong of [{ limit: 0 }, { workers: 0 }, { imageSize: 1.5 }, { cropScale: [1, 0.5] }, { threads: -1 }, { out: 'x' }, { images: '' }]) {
+    for (const wrong of [{ limit: 0 }, { workers: -1 }, { imageSize: 1.5 }, { cropScale: [1, 0.5] }, { threads: -1 }, { out: 'x' }, { images: '' }]) {
       await expect(describeImages({ images, ...wrong } as ImageReportRequest), JSON.stringify(wrong)).rejects.toThrow(SettingsError)
     }
     await expect(look(join(images, 'absent'))).rejects.toThrow(/folder that exists for images/)

@@ -188,7 +188,8 @@ describe('pretrain', () => {
   })
 
   const single: Partial<PretrainConfigInput>[] = [
-    { seed: 1 }, { maskBudget: 0.3 }, { alien: 0 }, { allPixels: true }, { clip: 0.001 }, { dropPath: 0 }, { cropScale: [0.9, 1] }
+    { seed: 1 }, { maskBudget: 0.3 }, { alien: 0 }, { allPixels: true }, { clip: 0.001 }, { dropPath: 0 }, { cropScale: [0.9, 1] },
+    { flip: 1 }, { jitter: 1, jitterStrength: [0.9, 0, 0, 0] }, { blur: 1, blurSigma: [2, 3] }, { solarize: 1, solarizeThreshold: 0.2 }
   ]
   it.each(single)(
     'the setting %o matters, and the same settings give the same', async (setting) => {

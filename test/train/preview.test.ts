@@ -84,7 +84,9 @@ describe('previewImages', () => {
     const draw = async (settings: Partial<PreviewRequest>) => Buffer.from((await previewImages({ images, out, imageSize: 32, ...settings })).png)
     const usual = await draw({})
     expect((await draw({})).equals(usual)).toBe(true)
-    const others: Partial<PreviewRequest>[] = [{ maskBudget: 0.2 }, { align: 8 }, { overhang: true }, { fill: 'shuffle' }, { seed: 1 }, { cropScale: [0.9, 1] }, { alien: 0 }]
+    const others: Partial<PreviewRequest>[] = [
+      { flip: 1 }, { solarize: 1 }, { jitter: 1 }, { maskBudget: 0.2 }, { align: 8 }, { overhang: true }, { fill: 'shuffle' }, { seed: 1 }, { cropScale: [0.9, 1] }, { alien: 0 }
+    ]
     for (const other of others) {
       expect((await draw(other)).equals(usual), JSON.stringify(other)).toBe(false)
     }
