@@ -35,7 +35,7 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .description(description)
     .argument('<what>', `a run's folder, a file of weights, 'random' (an untrained encoder) or 'pixels' (no encoder)`)
     .requiredOption('--train <images>', 'folder of the images with known classes')
-    .option('--test <images>', 'folder of the images to classify, of IDX or CIFAR files maybe the same (default: a part held out of --train)')
+    .option('--test <images>', 'folder of the images to classify, of IDX, CIFAR or Parquet files maybe the same (default: a part held out of --train)')
     .option('--validation <part>', 'without --test: the part of --train that is held out (default: 0.1)', partFlag('--validation'))
     .option('--out <folder>', 'for results.json and confusion matrices (default: in the run; of random and pixels in runs/)')
     .addOption(new Option('--features <name>', 'CLS token, mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))

@@ -52,6 +52,8 @@ export interface TrainingCommand<Settings> {
   readonly schema: z.ZodObject
   /** The setting that is given without a flag. */
   readonly argument: string & keyof Settings
+  /** Where it may be given several times: the setting that the words make, and the words that a setting makes. */
+  readonly several?: { readonly read: (words: readonly string[]) => unknown; readonly write: (setting: unknown) => readonly string[] }
   readonly examples: readonly string[]
   /** Every setting that it would run with. */
   readonly settle: (settings: Settings) => Promise<unknown>
@@ -61,14 +63,15 @@ export interface TrainingCommand<Settings> {
 
 /** Makes it a command of commander. */
 export function trainingCommand<Settings>(training: TrainingCommand<Settings>): Command {
-  const { name, argument, schema, examples } = training
+  const { name, argument, schema, examples, several } = training
   const command = new Command(name).description(training.description)
-  command.argument(`[${argument}]`, (schema.shape[argument] as z.ZodType).description)
+  command.argument(`[${argument}${several ? '...' : ''}]`, (schema.shape[argument] as z.ZodType).description)
   addFlags(command, schema, [argument])
   command.option('--config <file>', 'settings from a JSON or YAML file; flags go before it')
   command.option('--print-config', 'print every setting as YAML, for --config, and do nothing')
   command.addHelpText('after', ['\nExamples:', ...examples].join('\n  '))
-  return command.action(async (given: string | undefined) => {
+  return command.action(async (words: string | readonly string[] | undefined) => {
+    const given = typeof words === 'object' ? (words.length > 0 ? several!.read(words) : undefined) : words
     const { config: file, printConfig, ...flags } = givenFlags(command) as Record<string, unknown> & { config?: string; printConfig?: true }
     // A run's own config.json may be read again.
     const fromFile = file === undefined ? {} : withoutSettled(await readConfigFile(file))
@@ -83,8 +86,10 @@ export function trainingCommand<Settings>(training: TrainingCommand<Settings>): 
       const { status, steps, summary } = await training.train(settings, { ...display, signal: abortOnSignal(display) })
       display.stop()
       if (status === 'interrupted') {
-        const first = settings[argument] === undefined ? '' : `'${String(settings[argument])}' `
-        display.print(`Stopped at step ${steps}. Go on with: gmml ${name} ${first}--out '${settings.out}' --resume`)
+        const setting = settings[argument]
+        const first = setting === undefined ? [] : (several?.write(setting) ?? [String(setting)])
+        const again = ['gmml', name, ...first.map((word) => `'${word}'`), '--out', `'${settings.out}'`, '--resume'].join(' ')
+        display.print(`Stopped at step ${steps}. Go on with: ${again}`)
         process.exitCode = INTERRUPTED
         return
       }

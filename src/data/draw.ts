@@ -38,6 +38,8 @@ export interface RandomCrops {
   readonly epoch: number
   /** The image whose random numbers are taken. */
   readonly index: number
+  /** The number of the first view: above 0 for an image that came before in the epoch. */
+  readonly firstView: number
   readonly views: number
   readonly augmentation: Pick<Augmentation, 'cropScale' | 'cropRatio' | 'cropPadding' | 'flip'>
 }
@@ -45,8 +47,9 @@ export interface RandomCrops {
 /** Where the views of an image of `width` by `height` pixels are. @param size - Of a view. */
 export function planCrops(plan: CropPlan, width: number, height: number, size: Size): ViewCrop[] {
   if (plan === 'whole') return [{ ...wholeCrop(width, height, size), flip: false }]
-  const { seed, epoch, index, views, augmentation } = plan
-  return Array.from({ length: views }, (_, view) => drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation, size))
+  const { seed, epoch, index, firstView, views, augmentation } = plan
+  const draw = (view: number) => drawCrop(randomFor(seed, epoch, index, view, 'crop'), width, height, augmentation, size)
+  return Array.from({ length: views }, (_, i) => draw(firstView + i))
 }
 
 /** The largest central rectangle of the aspect of `size`. */

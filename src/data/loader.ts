@@ -8,7 +8,8 @@ import type { Size } from './crop.js'
 import { libuvDecoder, threadDecoder } from './decoder.js'
 import type { CropPlan } from './draw.js'
 import { EncodedImages, type Slot } from './encoded-images.js'
-import { permutation, randomFor } from './random.js'
+import { placesOf } from './places.js'
+import { randomFor } from './random.js'
 import { ResidentImages } from './resident-images.js'
 import type { ImageSource } from './source.js'
 import { type StallOptions, StallWatch } from './stall.js'
@@ -47,6 +48,8 @@ export interface Batch {
   readonly indices: readonly number[]
   /** [views * B, C, H, W], normalised, on the device: first view 0 of all images, then view 1. */
   readonly images: Tensor
+  /** For each image the number of its first view in this epoch: above 0 where it came before, as images of a source with a weight may. */
+  readonly firstViews?: readonly number[]
 }
 
 /** How many batches are prepared ahead of the one in use. */
@@ -121,7 +124,7 @@ export class Loader {
     const { rank, ranks } = share
     const steps = this.steps(batchSize, ranks)
     if (!Number.isInteger(rank) || rank < 0 || rank >= ranks) throw expected(`an integer from 0 to ${ranks - 1}`, 'rank', rank)
-    const order = permutation(this.#source.length, randomFor(seed, epoch, 'order'))
+    const { order, repeats } = placesOf(this.#source, seed, epoch)
     const next = (place: number) => (tried: number) => {
       if (tried < order.length) return order[(place + tried) % order.length]!
       throw new InputError(`None of the ${order.length} images in '${this.#source.path}' can be decoded`)
@@ -130,11 +133,16 @@ export class Loader {
       const first = (step * ranks + rank) * batchSize
       const wanted = [...order.subarray(first, first + batchSize)]
       // A stand-in for a broken image takes that image's random numbers: its own are for its own place.
-      const plans = wanted.map((index) => ({ seed, epoch, index, views, augmentation: cropsOf(augmentation) }))
+      // Views of an image that comes again are counted on: they are others.
+      const seen = wanted.map((_, i) => views * (repeats?.[first + i] ?? 0))
+      const plans = wanted.map((index, i) => ({ seed, epoch, index, firstView: seen[i]!, views, augmentation: cropsOf(augmentation) }))
       const changes = Array.from({ length: views }, (_, view) =>
-        wanted.map((index) => drawChange((purpose) => randomFor(seed, epoch, index, view, purpose), this.#options.size, augmentation))
+        wanted.map((index, i) =>
+          drawChange((purpose) => randomFor(seed, epoch, index, seen[i]! + view, purpose), this.#options.size, augmentation)
+        )
       ).flat()
-      return this.#batch(wanted.map((index, i) => ({ index, plan: plans[i]!, candidate: next(first + i) })), views, changes, left)
+      const batch = await this.#batch(wanted.map((index, i) => ({ index, plan: plans[i]!, candidate: next(first + i) })), views, changes, left)
+      return { ...batch, firstViews: seen }
     }, signal)
   }
 

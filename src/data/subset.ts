@@ -1,12 +1,14 @@
 import { expected } from '../errors.js'
-import { blockAt } from './blocks.js'
 import type { EncodedSource } from './encoded.js'
 import { copyImages } from './memory.js'
 import { permutation, randomFor } from './random.js'
+import { lastAtMost } from './search.js'
 import type { ImageSource } from './source.js'
+import type { SourcePart } from './weighted-order.js'
 
 /**
- * Some images of a source, as a source of their own: same classes, the given order.
+ * Some images of a source, as a source of their own: same classes, the given order. Of a source in parts of different weight the parts
+ * stay, unless the order mixes them.
  *
  * @param indices - Positions in `source`.
  * @throws InputError for none, or one that `source` does not have.
@@ -22,17 +24,29 @@ export function selectImages(source: ImageSource, indices: ArrayLike<number>): I
     return found
   }
   const labels = source.labels && Int32Array.from(chosen, (index) => source.labels![index]!)
-  const common = { length: chosen.length, labels, name: (index: number) => source.name(at(index)) }
+  const parts = source.parts && partsOf(source.parts, chosen)
+  const common = { length: chosen.length, labels, parts, name: (index: number) => source.name(at(index)) }
   if (source.kind === 'encoded') {
     return { ...source, ...common, blocks: blocksOf(source, chosen), content: (index, signal) => source.content(at(index), signal) }
   }
   return { ...source, ...common, images: copyImages(source, chosen) }
 }
 
+/** The parts of a source as far as they were chosen; none where the order goes back and forth between them. */
+function partsOf(parts: readonly SourcePart[], chosen: readonly number[]): readonly SourcePart[] | undefined {
+  const firsts = parts.map(({ first }) => first)
+  const numbers = chosen.map((index) => lastAtMost(firsts, index))
+  if (numbers.some((number, i) => i > 0 && number < numbers[i - 1]!)) return undefined
+  return parts.flatMap(({ weight }, number) => {
+    const first = numbers.indexOf(number)
+    return first < 0 ? [] : [{ first, length: numbers.lastIndexOf(number) + 1 - first, weight }]
+  })
+}
+
 /** Where a new block begins among the chosen images. */
 function blocksOf({ blocks }: EncodedSource, chosen: readonly number[]): Int32Array | null {
   if (blocks === null) return null
-  const blockOf = (index: number): number => blockAt(blocks, index)
+  const blockOf = (index: number) => lastAtMost(blocks, index)
   return Int32Array.from(chosen.flatMap((index, i) => (i === 0 || blockOf(index) !== blockOf(chosen[i - 1]!) ? [i] : [])))
 }
 

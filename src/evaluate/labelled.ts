@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
 
-import { holdOut, openImages, selectImages, type ImageSource } from '../data/index.js'
+import { holdOut, openImages, selectImages, type ImageSource, type OpenOptions } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
 import type { Tensor } from '../torch/index.js'
 import { scoreOf, type Score } from './score.js'
@@ -66,7 +66,7 @@ export class EvaluationSet {
 export interface LabelledRequest {
   /** Folder of images with classes. */
   readonly train: string
-  /** Folder of images with some of the same classes; of IDX or CIFAR files with two splits it may be the same folder. Default: none. */
+  /** Folder of images with some of the same classes; of IDX, CIFAR or Parquet files with two splits it may be the same folder. Default: none. */
   readonly test?: string | undefined
   /** At most so many images of each folder. */
   readonly limit?: number | undefined
@@ -91,9 +91,16 @@ function commonLabels(train: LabelledImages, test: LabelledImages): number[] {
 }
 
 /** Opens images to learn from. @throws InputError for images without classes. */
-export async function openTraining(path: string, limit?: number): Promise<LabelledImages> {
-  return withClasses(await openImages(path, { limit }), '--train')
+export async function openTraining(path: string, options: Omit<OpenOptions, 'split'> = {}): Promise<LabelledImages> {
+  return withClasses(await openImages(path, options), '--train')
 }
+
+/** Whether the images are parts of files that hold many. */
+const hasSplits = (source: ImageSource): boolean => source.kind === 'memory' || source.blocks !== null
+
+/** The files that images are parts of. */
+const filesOf = (source: ImageSource): Set<string> =>
+  new Set(Array.from({ length: source.length }, (_, index) => source.name(index).replace(/#\d+$/, '')))
 
 /**
  * Opens test images. One folder for both can only mean its two splits.
@@ -101,16 +108,16 @@ export async function openTraining(path: string, limit?: number): Promise<Labell
  * @param train - What is learned from.
  * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
  */
-export async function openTest(train: LabelledImages, path: string, limit?: number): Promise<EvaluationSet> {
+export async function openTest(train: LabelledImages, path: string, options: Omit<OpenOptions, 'split'> = {}): Promise<EvaluationSet> {
   // Shards may be named by a pattern or an address, which are no files.
-  const files = existsSync(path) && existsSync(train.path)
-  const same = files ? (await realpath(path)) === (await realpath(train.path)) : path === train.path
-  const other = () => expected('another folder than --train, or one with IDX or CIFAR files of two splits,', '--test', path)
-  if (same && train.kind !== 'memory') throw other()
-  const test = withClasses(await openImages(path, { limit, split: same ? 'test' : undefined }), '--test')
-  // A folder with a single pair of files, of neither split, gives that pair for both.
-  const file = (source: ImageSource) => source.name(0).replace(/#\d+$/, '')
-  if (same && file(train) === file(test)) throw other()
+  const there = existsSync(path) && existsSync(train.path)
+  const same = there ? (await realpath(path)) === (await realpath(train.path)) : path === train.path
+  const other = () => expected('another folder than --train, or one with IDX, CIFAR or Parquet files of two splits,', '--test', path)
+  if (same && !hasSplits(train)) throw other()
+  const test = withClasses(await openImages(path, { ...options, split: same ? 'test' : undefined }), '--test')
+  // A folder with files of neither split gives the same ones for both.
+  const files = same ? filesOf(train) : new Set()
+  if ([...filesOf(test)].some((file) => files.has(file))) throw other()
   if (test.channels !== train.channels) {
     throw new InputError(`'${test.path}' has images of ${test.channels} channels, the training images have ${train.channels}`)
   }
@@ -144,8 +151,8 @@ export function splitLabelled(images: LabelledImages, part: number, seed: number
  */
 export async function openLabelled(request: LabelledRequest): Promise<{ train: LabelledImages; evaluation: EvaluationSet }> {
   const { test, limit, validation = 0.1, seed = 0 } = request
-  const train = await openTraining(request.train, limit)
-  if (test !== undefined) return { train, evaluation: await openTest(train, test, limit) }
+  const train = await openTraining(request.train, { limit })
+  if (test !== undefined) return { train, evaluation: await openTest(train, test, { limit }) }
   const split = splitLabelled(train, validation, seed)
   return { train: split.train, evaluation: split.validation }
 }

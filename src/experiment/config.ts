@@ -25,7 +25,7 @@ const given = <Shape extends z.ZodRawShape>(schema: z.ZodObject<Shape>) =>
 /** Settings of an experiment. */
 export const experimentSchema = z.strictObject({
   images: z.string().min(1).describe('folder of the images to pretrain on and, with their classes, to learn from'),
-  test: z.string().min(1).optional().describe('folder of the test images (default: the test split of the same IDX or CIFAR files)'),
+  test: z.string().min(1).optional().describe('folder of the test images (default: the test split of the same IDX, CIFAR or Parquet files)'),
   out: z.string().min(1).describe('folder of the experiment, made if it is not there; what is done in it is not done again'),
   model: modelName.default('vit_small').describe('encoder'),
   imageSize: pretrainSchema.shape.imageSize,

@@ -47,8 +47,8 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
   if (labels.length !== finetuneEpochs.length) {
     throw new SettingsError(`Expected as many finetuneEpochs as labels (${labels.length}), received ${finetuneEpochs.length}`)
   }
-  const train = await openTraining(config.images, config.limit)
-  await openTest(train, config.test ?? config.images, config.limit)
+  const train = await openTraining(config.images, { limit: config.limit })
+  await openTest(train, config.test ?? config.images, { limit: config.limit })
   // Each class gives the same number whatever the seed.
   const labelled = new Map(labels.map((budget) => [budget, chooseLabelled(train.labels, parseLabelBudget(budget), 0).length]))
   let pretrainEpochs = config.pretrainEpochs

@@ -2,7 +2,8 @@ import { z } from 'zod'
 
 import { fills } from '../gmml/index.js'
 import {
-  loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, viewFields, type SettingsKind
+  imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, viewFields,
+  type SettingsKind
 } from './settings.js'
 
 /**
@@ -10,10 +11,9 @@ import {
  * flags and the check of config files all come from here.
  */
 export const pretrainSchema = z.strictObject({
-  images: z
-    .string()
-    .min(1)
-    .describe('folder of image files (sub-folder = class), of IDX or CIFAR files, list (.csv, .jsonl), tar shards (p-{00..99}.tar, http)'),
+  images: imagePaths.describe(
+    'folder of image files (sub-folder = class), of IDX, CIFAR or Parquet files, list (.csv, .jsonl), table (.parquet), shards (p-{00..99}.tar, http)'
+  ),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
   model: modelName.default('vit_small').describe('encoder'),
   imageSize: positiveInteger.optional().describe('side of the views in pixels (default: 224, or the size of IDX or CIFAR images)'),

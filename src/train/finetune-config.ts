@@ -21,8 +21,8 @@ export function isLabelBudget(text: string): boolean {
  */
 export const finetuneSchema = z.strictObject({
   from: z.string().min(1).describe(`weights to start from: a run, a checkpoint, a file of weights, or 'random' (from scratch)`),
-  train: z.string().min(1).describe('folder or list of the images to learn from, with classes (sub-folders or labels)'),
-  test: z.string().min(1).optional().describe('folder of test images, asked once, at the end; of IDX or CIFAR files maybe the same folder'),
+  train: z.string().min(1).describe('folder, list or table of the images to learn from, with classes (sub-folders or labels)'),
+  test: z.string().min(1).optional().describe('folder of test images, asked once, at the end; of IDX, CIFAR or Parquet files maybe the same folder'),
   out: z.string().min(1).describe('folder of the run, made if it is not there'),
   labels: z
     .string()

@@ -1,4 +1,4 @@
-import { chooseLabelled, defaultStatistics, parseLabelBudget } from '../data/index.js'
+import { chooseLabelled, defaultStatistics, type ListingCache, parseLabelBudget } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
 import { openTest, openTraining, selectLabelled, splitLabelled, type EvaluationSet, type LabelledImages } from '../evaluate/labelled.js'
 import { manualSeed, scope, type Device } from '../torch/index.js'
@@ -23,12 +23,13 @@ const VALIDATION_PART = 0.1
 /**
  * Opens the images, and draws those whose classes may be used.
  *
+ * @param cache - Listings of the folders.
  * @throws InputError for images without classes, or too few of them to hold some out.
  */
-export async function openFinetuneData(config: FinetuneConfig): Promise<FinetuneData> {
+export async function openFinetuneData(config: FinetuneConfig, cache: ListingCache): Promise<FinetuneData> {
   const { limit, labels, seed } = config
-  const whole = await openTraining(config.train, limit)
-  const test = config.test === undefined ? null : await openTest(whole, config.test, limit)
+  const whole = await openTraining(config.train, { limit, cache })
+  const test = config.test === undefined ? null : await openTest(whole, config.test, { limit, cache })
   const labelled = selectLabelled(whole, chooseLabelled(whole.labels, parseLabelBudget(labels), seed))
   // Without test images something has to be held out, or the training could not be judged at all.
   const part = test ? config.validation : config.validation || VALIDATION_PART

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 
-import { Loader, supervisedAugmentation, type Augmentation, type Batch } from '../data/index.js'
+import { ListingCache, Loader, supervisedAugmentation, type Augmentation, type Batch } from '../data/index.js'
 import { InputError } from '../errors.js'
 import { classify } from '../evaluate/classify.js'
 import type { EvaluationSet } from '../evaluate/labelled.js'
@@ -15,7 +15,7 @@ import { TrainingLoop, type EpochFigures, type TrainingTask } from './loop.js'
 import type { Precision } from './precision.js'
 import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
-import { RunFolder } from './run-folder.js'
+import { keepListings, RunFolder } from './run-folder.js'
 import { loadingOptions } from './settings.js'
 import { describedIn, requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
@@ -96,7 +96,8 @@ class FinetuneRun implements TrainingTask {
     if (config.from !== 'random' && !existsSync(config.from)) {
       throw new InputError(`Expected a run's folder, a file of weights or 'random' for from, received '${config.from}'`)
     }
-    const data = await openFinetuneData(config)
+    const cache = new ListingCache(folder.index, hooks.onNotice)
+    const data = await openFinetuneData(config, cache)
     if (config.selectBest && !data.validation) {
       throw new InputError('Expected images that are held out (validation above 0) for selectBest, received none')
     }
@@ -114,6 +115,7 @@ class FinetuneRun implements TrainingTask {
       const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision)
       owned.push(run)
       await run.#open(hooks)
+      await keepListings(cache, hooks)
       return run
     } catch (error) {
       for (const resource of owned) resource.dispose()

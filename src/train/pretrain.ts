@@ -2,7 +2,7 @@ import { join } from 'node:path'
 
 import { expected } from '../errors.js'
 import {
-  defaultStatistics, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
+  defaultStatistics, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
@@ -18,8 +18,8 @@ import type { Precision } from './precision.js'
 import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
-import { RunFolder } from './run-folder.js'
-import { loadingOptions } from './settings.js'
+import { keepListings, RunFolder } from './run-folder.js'
+import { imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
 import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
@@ -52,6 +52,13 @@ export async function pretrain(input: PretrainConfigInput, hooks: PretrainHooks 
   }
 }
 
+/** The images may have moved; but what part of an epoch each source is decides the result. */
+function requireSameWeights({ images }: Saved, config: PretrainConfig): void {
+  const before = imagePaths.safeParse(images)
+  if (!before.success || JSON.stringify(weightsOf(before.data)) === JSON.stringify(weightsOf(config.images))) return
+  throw expected(`the weights that the run began with (${writePaths(before.data).join(' ')})`, 'images', writePaths(config.images).join(' '))
+}
+
 /** One run: what is settled before the first step, and what is particular to pretraining. */
 class PretrainRun implements TrainingTask {
   readonly step: PretrainStep
@@ -76,14 +83,16 @@ class PretrainRun implements TrainingTask {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
     requireNew(folder, config.resume)
-    const source = await openImages(config.images, { limit: config.limit })
+    const cache = new ListingCache(folder.index, hooks.onNotice)
+    const source = await openImages(config.images, { limit: config.limit, cache })
     if (config.knnEvery && !(source.classes && source.length > 1)) {
       throw expected('at least two images, with classes (sub-folders or labels)', 'knnEvery', config.knnEvery)
     }
     const encoder = describeEncoder(config, source, defaultStatistics(source))
     const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
-    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${config.images}'`)
+    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${writePaths(config.images).join(' ')}'`)
+    if (saved && !config.override) requireSameWeights(saved, config)
     if (config.threads) setNumThreads(config.threads)
 
     const owned: { dispose(): void }[] = []
@@ -107,6 +116,7 @@ class PretrainRun implements TrainingTask {
       const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision)
       owned.push(run)
       await run.#open(hooks)
+      await keepListings(cache, hooks)
       return run
     } catch (error) {
       for (const resource of owned) resource.dispose()
@@ -143,9 +153,12 @@ class PretrainRun implements TrainingTask {
     return this.loader.epoch({ seed, epoch, batchSize, views: VIEWS, augmentation: this.#augmentation, firstStep, signal })
   }
 
-  trainOn({ indices, images }: Batch, step: number, epoch: number): Tensor {
-    const random = (view: number) =>
-      randomFor(this.config.seed, epoch, indices[view % indices.length]!, Math.floor(view / indices.length), 'mask')
+  trainOn({ indices, images, firstViews }: Batch, step: number, epoch: number): Tensor {
+    const random = (row: number) => {
+      const i = row % indices.length
+      const view = (firstViews?.[i] ?? 0) + Math.floor(row / indices.length)
+      return randomFor(this.config.seed, epoch, indices[i]!, view, 'mask')
+    }
     return this.step.run(images, step, random)
   }
 

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { appendFile, mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import type { ListingCache } from '../data/index.js'
 import { InputError } from '../errors.js'
 import { isTemporary, writeFileAtomic } from '../io/index.js'
 
@@ -16,6 +17,11 @@ export async function writing<T>(what: string, write: () => Promise<T>): Promise
   }
 }
 
+/** Writes the listings of a run's images, if they can be written: without them the next start takes longer, and that is all. */
+export async function keepListings(listings: ListingCache, { onNotice }: { readonly onNotice?: (message: string) => void }): Promise<void> {
+  await listings.save().catch((error: Error) => onNotice?.(`The listing of the images cannot be kept: ${error.message}`))
+}
+
 export const cannotWrite = ({ path }: RunFolder, error: Error): InputError =>
   new InputError(`Cannot write the run folder '${path}': ${error.message}`, { cause: error })
 
@@ -26,6 +32,8 @@ export class RunFolder {
   readonly checkpoints: string
   readonly reconstructions: string
   readonly exported: string
+  /** Listings of folders with many images. */
+  readonly index: string
 
   constructor(readonly path: string) {
     this.config = join(path, 'config.json')
@@ -33,6 +41,7 @@ export class RunFolder {
     this.checkpoints = join(path, 'checkpoints')
     this.reconstructions = join(path, 'reconstructions')
     this.exported = join(path, 'exported')
+    this.index = join(path, 'index')
   }
 
   /** True if a run has been started here. */
@@ -70,7 +79,7 @@ export class RunFolder {
 
   /** Temporary files: what is being written, or what a process that was killed left half-written. */
   async listTemporary(): Promise<string[]> {
-    const folders = [this.path, this.checkpoints, this.reconstructions, this.exported].filter((folder) => existsSync(folder))
+    const folders = [this.path, this.checkpoints, this.reconstructions, this.exported, this.index].filter((folder) => existsSync(folder))
     const files = folders.map(async (folder) => (await readdir(folder)).filter(isTemporary).map((name) => join(folder, name)))
     return (await Promise.all(files)).flat()
   }

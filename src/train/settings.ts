@@ -1,6 +1,6 @@
 import { z } from 'zod'
 
-import type { LoaderOptions } from '../data/index.js'
+import type { ImagePaths, LoaderOptions } from '../data/index.js'
 import { expected, SettingsError } from '../errors.js'
 import { isDevice, type Device } from '../torch/types.js'
 import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
@@ -12,6 +12,34 @@ export const isComputing = (value: unknown): value is Exclude<Device, 'meta'> =>
 export const positiveInteger = z.int().min(1)
 export const part = z.number().min(0).max(1)
 export const modelName = z.enum(Object.keys(visionTransformers) as [VisionTransformerName, ...VisionTransformerName[]])
+
+const path = z.string().min(1)
+const manyPaths = z.array(z.union([path, z.strictObject({ path, weight: z.number().positive().optional() })])).min(1)
+
+/** One path of images or several, with or without weights. */
+export const imagePaths = z.custom<ImagePaths>(
+  (value) => z.union([path, manyPaths]).safeParse(value).success,
+  'a path, or a list of paths or of { path, weight } with weights above 0,'
+)
+
+const weightedPaths = (images: ImagePaths) =>
+  (typeof images === 'string' ? [images] : images).map((entry) => (typeof entry === 'string' ? { path: entry, weight: undefined } : entry))
+
+/** Images of a run as arguments of a command: `photos`, `more.parquet=2`. */
+export const writePaths = (images: ImagePaths): string[] =>
+  weightedPaths(images).map(({ path, weight }) => (weight === undefined ? path : `${path}=${weight}`))
+
+/** {@link writePaths} the other way round. A path that ends in an equals sign and a number can only be given in a list of objects. */
+export function readPaths(texts: readonly string[]): ImagePaths {
+  const paths = texts.map((text) => {
+    const [, path, weight] = /^(.+)=(\d+(?:\.\d+)?)$/.exec(text) ?? []
+    return path === undefined ? text : { path, weight: Number(weight) }
+  })
+  return paths.length === 1 && typeof paths[0] === 'string' ? paths[0] : paths
+}
+
+/** The weights of a run's images, in their order; null for each without. */
+export const weightsOf = (images: ImagePaths): (number | null)[] => weightedPaths(images).map(({ weight }) => weight ?? null)
 
 /** Smallest and largest part of the image in a crop. @param fallback - The default. */
 export const cropScale = (fallback: [number, number]) =>

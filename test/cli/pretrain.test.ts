@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 
 import { loadSafetensors } from '../../src/io/index.js'
-import { embedded, gmml, quick, temporaryFolder } from './support.js'
+import { embedded, gmml, quick, root, temporaryFolder } from './support.js'
 
 const train = join(embedded, 'train')
 
@@ -39,7 +39,7 @@ describe('gmml pretrain refuses', () => {
     ['a missing value', [train, '--epochs'], 2, /argument missing/],
     ['an unknown model', [train, '--model', 'vit_giant'], 2, /one of vit_micro, vit_tiny, vit_small, vit_base, vit_large for model, received 'vit_giant'/],
     ['an unknown device', [train, '--device', 'tpu'], 2, /'cuda:N' for device, received 'tpu'/],
-    ['no images', [], 2, /a string for images/],
+    ['no images', [], 2, /a path, or a list of paths .* for images, received undefined/],
     ['a folder that is missing', ['nowhere'], 1, /a folder that exists for images 'nowhere'/],
     ['a patch that does not divide the image', [train, '--patch-size', '5'], 1, /a divisor of the image size 28 x 28 for patchSize, received 5/],
     ['an image smaller than a patch', [train, '--image-size', '8', '--patch-size', '16'], 1, /at least the patch size, 16, for imageSize, received 8/],
@@ -135,6 +135,23 @@ describe('gmml pretrain', () => {
     const outcome = await gmml(['pretrain', '--config', join(folder, 'settings.yaml'), '--out', join(folder, 'run'), '--epochs', '1'])
     expect(outcome.code, outcome.stderr).toBe(0)
     expect(JSON.parse(await readFile(join(folder, 'run/config.json'), 'utf8'))).toMatchObject({ epochs: 1, batchSize: 16, model: 'vit_micro' })
+  })
+
+  it('takes several sources, weighted, and names them where the run can go on', async () => {
+    const folder = await temporaryFolder()
+    const [own, out] = [join(folder, 'own'), join(folder, 'run')]
+    await photos(own, 4)
+    const args = [...quick.filter((_, i) => !['--limit', '--patch-size'].includes(quick[i]!) && !['--limit', '--patch-size'].includes(quick[i - 1] ?? ''))]
+    const table = join(root, 'test/fixtures/parquet/zstd.parquet')
+    const both = await gmml(['pretrain', `${own}=3`, table, '--out', out, ...args, '--image-size', '28', '--patch-size', '4', '--batch-size', '8'])
+    expect(both.code, both.stderr).toBe(0)
+    expect(both.stderr).toMatch(/16 images in 6 classes/)
+    expect(JSON.parse(await readFile(join(out, 'config.json'), 'utf8'))).toMatchObject({ images: [{ path: own, weight: 3 }, table], imageCount: 16 })
+    const other = await gmml(['pretrain', own, table, '--out', out, '--resume'])
+    expect(other).toMatchObject({ code: 1, stderr: expect.stringMatching(/the weights that the run began with \(.*own=3 .*\) for images/) as string })
+    const printed = await gmml(['pretrain', own, `${table}=0.5`, '--out', out, '--print-config'])
+    expect((parse(printed.stdout) as { images: unknown }).images).toEqual([own, { path: table, weight: 0.5 }])
+    expect(await gmml(['pretrain', `${own}=0`, '--out', join(folder, 'new')])).toMatchObject({ code: 2, stderr: expect.stringMatching(/with weights above 0/) as string })
   })
 
   it('starts from the weights of a run, and says so where there are none', async () => {

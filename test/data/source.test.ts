@@ -27,9 +27,13 @@ describe('openImages', () => {
     })
     expect(await refused(join(folder, 'absent'))).toMatch(/^Expected a folder that exists for images '.*absent', received 'nothing of/)
     expect(await refused(join(folder, 'file.jpg', 'below'))).toMatch(/folder that exists/)
-    expect(await refused(join(folder, 'file.jpg'))).toMatch(/^Expected a folder, a list \(csv, jsonl\) or a shard \(tar\), for images '.*file\.jpg', received 'another file'$/)
-    expect(await refused(join(folder, 'notes'))).toMatch(/^Expected image files \(jpg, .*\), IDX or CIFAR files, or shards \(tar\) for images '.*', received 'none'$/)
-    expect(await refused('')).toMatch(/the path of a folder, a list or a shard for images, received ''/)
+    expect(await refused(join(folder, 'file.jpg'))).toMatch(
+      /^Expected a folder, a list \(csv, jsonl\), a table \(parquet\) or a shard \(tar\), for images '.*file\.jpg', received 'another file'$/
+    )
+    expect(await refused(join(folder, 'notes'))).toMatch(
+      /^Expected image files \(jpg, .*\), IDX, CIFAR or Parquet files, or shards \(tar\) for images '.*', received 'none'$/
+    )
+    expect(await refused('')).toMatch(/the path of a folder, a list, a table or a shard, .* for images, received ''/)
     await mkdir(join(folder, 'empty'))
     expect(await refused(join(folder, 'empty'))).toMatch(/received 'none'$/)
     await symlink(join(folder, 'nowhere'), join(folder, 'empty', 'x.jpg'))

@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it, vi } from 'vitest'
 
 import type { ImageSource } from '../../src/data/index.js'
@@ -54,5 +56,15 @@ describe('validation images', () => {
     const folder = await folderWith({ ...stripeFiles(12, 0, 'train-'), ...stripeFiles(6, 1, 't10k-') })
     const { train, evaluation } = await openLabelled({ train: folder, test: folder })
     expect([train.length, evaluation.length, evaluation.split]).toEqual([12, 6, 'test'])
+  })
+
+  it('may be the other split of a folder of Parquet files, and not the same one', async () => {
+    const part = (name: string) => readFile(fileURLToPath(new URL(`../fixtures/parquet/split-${name}.parquet`, import.meta.url)))
+    const [whole, test] = [await part('train-00000-of-00002'), await part('test-00000-of-00001')]
+    const folder = await folderWith({ 'train-00000-of-00001.parquet': whole, 'test-00000-of-00001.parquet': test })
+    const { train, evaluation } = await openLabelled({ train: folder, test: folder })
+    expect([train.length, evaluation.length, evaluation.split]).toEqual([7, 2, 'test'])
+    const one = await folderWith({ 'part-0.parquet': whole })
+    await expect(openLabelled({ train: one, test: one })).rejects.toThrow(/another folder than --train, .* files of two splits/)
   })
 })

@@ -82,7 +82,7 @@ describe('measureKnn', () => {
       [train, unlabelled, /images with classes \(sub-folders or labels\) for --test/],
       [unlabelled, train, /images with classes \(sub-folders or labels\) for --train/],
       [train, numbered, /has images of 3 channels, the training images have 1/],
-      [train, train, /another folder than --train, or one with IDX or CIFAR files of two splits, for --test/],
+      [train, train, /another folder than --train, or one with IDX, CIFAR or Parquet files of two splits, for --test/],
       [train, `${train}/`, /another folder than --train/],
       [photos, join(photos, '../', photos.split('/').at(-1)!), /another folder than --train/],
       [onlyTrain, onlyTrain, /IDX files of the split 'test'/],

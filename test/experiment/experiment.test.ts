@@ -111,7 +111,7 @@ describe('experiment', () => {
       [{ finetuneEpochs: [1] }, /as many finetuneEpochs as labels \(2\), received 1/],
       [{ labels: ['5'], finetuneEpochs: [1] }, /parts like '1%' or numbers like '25\/class' for labels.0, received '5'/],
       [{ totalSeeds: 5 }, /at most seeds \(2\) for totalSeeds, received 5/],
-      [{ images: await stripes(12) }, /another folder than --train, or one with IDX or CIFAR files of two splits/],
+      [{ images: await stripes(12) }, /another folder than --train, or one with IDX, CIFAR or Parquet files of two splits/],
       [{ finetune: { mixup: -1 } }, /a number of at least 0 for finetune.mixup, received -1/],
       [{ pretrain: { epochs: 3 } }, /There is no setting epochs/],
       [{ test: 'nowhere' }, /a folder that exists/]

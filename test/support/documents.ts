@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { parquetWriteBuffer } from 'hyparquet-writer'
 import sharp from 'sharp'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -48,12 +49,22 @@ async function photos(folder: string, count: number): Promise<void> {
   }
 }
 
-/** A folder as a user has it: `photos/`, `photos.tar`, `others/`, and a project in which `gmml` is installed. */
+/** The images of a folder of classes as a Parquet table. */
+async function table(folder: string): Promise<Uint8Array> {
+  const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith('.jpg')).sort()
+  const images = await Promise.all(files.map((name) => readFile(join(folder, name))))
+  const labels = files.map((name) => dirname(name))
+  const columns = [{ name: 'image', data: images, type: 'BYTE_ARRAY' as const }, { name: 'label', data: labels, type: 'STRING' as const }]
+  return new Uint8Array(parquetWriteBuffer({ columnData: columns }))
+}
+
+/** A folder as a user has it: `photos/`, `photos.tar`, `others/`, a table `more.parquet`, and a project in which `gmml` is installed. */
 export async function userFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'gmml-user-'))
   await photos(join(folder, 'photos'), 8)
   await photos(join(folder, 'others'), 4)
   await run('tar', ['--sort=name', '-cf', 'photos.tar', '-C', 'photos', '.'], { cwd: folder })
+  await writeFile(join(folder, 'more.parquet'), await table(join(folder, 'others')))
   await mkdir(join(folder, 'node_modules'))
   await symlink(root, join(folder, 'node_modules/gmml'))
   await writeFile(join(folder, 'package.json'), '{"type": "module"}')

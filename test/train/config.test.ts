@@ -43,8 +43,11 @@ describe('the settings', () => {
   })
 
   it.each<[setting: Record<string, unknown>, message: RegExp]>([
-    [{ images: undefined }, /^Expected a string for images, received undefined$/],
-    [{ images: '' }, /^Expected a text that is not empty for images, received ''$/],
+    [{ images: undefined }, /^Expected a path, or a list of paths .* for images, received undefined$/],
+    [{ images: '' }, /^Expected a path, .* for images, received ''$/],
+    [{ images: [] }, /^Expected a path, .* for images, received \[\]$/],
+    [{ images: [{ path: 'a', weight: 0 }] }, /with weights above 0, for images, received \[ { path: 'a', weight: 0 } \]$/],
+    [{ images: ['a', { path: 'b', share: 1 }] }, /a list of paths or of { path, weight }/],
     [{ init: 3 }, /^Expected a string for init, received 3$/],
     [{ model: 'vit_giant' }, /^Expected one of vit_micro, vit_tiny, vit_small, vit_base, vit_large for model, received 'vit_giant'$/],
     [{ epochs: 0 }, /^Expected a number of at least 1 for epochs, received 0$/],
@@ -85,7 +88,7 @@ describe('the settings', () => {
 })
 
 describe('resumeConfig', () => {
-  const saved: Partial<PretrainConfig> & typeof given = parseConfig({ ...given, epochs: 7, lr: 0.1, cropScale: [0.3, 1] })
+  const saved: Partial<PretrainConfig> & typeof given = { ...parseConfig({ ...given, epochs: 7, lr: 0.1, cropScale: [0.3, 1] }), ...given }
   delete saved.resume
   const file = { ...saved, encoder: { model: 'vit_small' }, precision: 'bfloat16', imageCount: 12 }
 

@@ -1,5 +1,5 @@
 import type { LimitFunction } from 'p-limit'
-import { blockAt } from '../blocks.js'
+import { lastAtMost } from '../search.js'
 import type { HttpFile } from './http.js'
 import type { ShardImages } from './samples.js'
 import { SharedWork } from './shared.js'
@@ -115,7 +115,7 @@ export class RemoteShard {
 
   async content(image: number, signal?: AbortSignal): Promise<Bytes> {
     signal?.throwIfAborted()
-    const number = blockAt(this.#firsts, image)
+    const number = lastAtMost(this.#firsts, image)
     const there = this.#take(number, image)
     if (there) return there
     const loading = this.#loadingOf(number, image)

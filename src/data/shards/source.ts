@@ -1,6 +1,6 @@
 import pLimit from 'p-limit'
 import { expected } from '../../errors.js'
-import { blockAt } from '../blocks.js'
+import { lastAtMost } from '../search.js'
 import { type EncodedSource, numberClasses } from '../encoded.js'
 import type { HttpFile, HttpOptions } from './http.js'
 import { indexFiles } from './local.js'
@@ -80,7 +80,7 @@ function listImages(shards: readonly Shard[], settings: Settings): Omit<EncodedS
   })
   const at = (index: number): { part: (typeof parts)[number]; image: number } => {
     if (!(Number.isInteger(index) && index >= 0 && index < length)) throw expected(`an integer from 0 to ${length - 1}`, 'index', index)
-    const block = blockAt(blocks, index)
+    const block = lastAtMost(blocks, index)
     return { part: parts[block]!, image: index - blocks[block]! }
   }
   return {
