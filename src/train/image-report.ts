@@ -167,9 +167,10 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size, ma
   }
 }
 
-/** A list of files, or shards, name the classes themselves, wherever the files lie. */
+/** Lists, shards and tables name the classes themselves, wherever the files lie; several sources together are no folder. */
 async function countOutside(source: ImageSource): Promise<number | null> {
-  if (source.kind !== 'encoded' || source.blocks !== null || !(await stat(source.path)).isDirectory()) return null
+  const isFolder = source.kind === 'encoded' && source.blocks === null && (await stat(source.path).then((it) => it.isDirectory(), () => false))
+  if (!isFolder) return null
   return Array.from({ length: source.length }, (_, index) => source.name(index)).filter((name) => !name.includes('/')).length
 }
 

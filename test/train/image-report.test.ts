@@ -65,6 +65,14 @@ describe('describeImages of files', () => {
     ])
   })
 
+  it('describes several sources as one', async () => {
+    const [one, two] = await Promise.all([flat(20, 20, [0, 100, 255]), flat(9, 20, [9, 9, 9])].map(async (image) =>
+      folderWith({ 'class/a.png': await image.png().toBuffer() })))
+    const report = await describeImages({ images: [one!, { path: two!, weight: 2 }], imageSize: 16, batchSize: 1, workers: 1, device: 'cpu' })
+    expect(report).toMatchObject({ path: `${one!}, ${two!}`, images: 2, examined: 2, decoded: 2, outsideClasses: null })
+    expect(report.classes).toEqual([{ name: 'class', images: 2 }])
+  })
+
   it('adds up the bytes of all files, however many are read at a time', async () => {
     const names = Array.from({ length: 40 }, (_, i) => `${i}.png`)
     const contents = await Promise.all(names.map((_, i) => flat(4 + i, 4, [i, i, i]).png().toBuffer()))
