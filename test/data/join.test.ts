@@ -90,7 +90,7 @@ describe('several sources as one', () => {
     expect(await refused([small, table])).toMatch(/image files and tables only, or IDX and CIFAR files only, .* and '.*zstd\.parquet', received 'both'/)
     expect(await refused([small, large])).toMatch(/images of 2 x 2 in 1 channels, as '.*' has them, .*received '3 x 3 in 1 channels'/)
     expect(await refused([table, table])).toMatch(/each path once \(a weight repeats images\) for images/)
-    expect(await refused([])).toMatch(/the path of a folder, a list or a table, or several of them, for images, received \[\]/)
+    expect(await refused([])).toMatch(/the path of a folder, a list, a table or a shard, or several of them, for images, received \[\]/)
     for (const entry of ['', 1, null, {}, { path: '' }]) expect(await refused([table, entry])).toMatch(/or several of them, for images/)
     for (const weight of [0, -1, NaN, Infinity, '2']) {
       expect(await refused([{ path: table, weight }, small])).toMatch(/a number above 0 for the weight of '.*zstd\.parquet'/)
