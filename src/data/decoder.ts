@@ -52,5 +52,5 @@ export function threadDecoder(threads: number, onEnded?: (name: string, reason: 
 
 /** Decodes on libuv's threads, of which a process has four unless `UV_THREADPOOL_SIZE` says otherwise. */
 export function libuvDecoder(): Decoder {
-  return { concurrency: Number(process.env['UV_THREADPOOL_SIZE'] ?? 4), decode: (task) => runTask(task, decodeCropsInto) }
+  return { concurrency: Math.max(1, Math.floor(Number(process.env['UV_THREADPOOL_SIZE'])) || 4), decode: (task) => runTask(task, decodeCropsInto) }
 }
