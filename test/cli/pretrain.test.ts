@@ -126,7 +126,9 @@ describe('gmml pretrain', () => {
     expect(outcome.code, outcome.stderr).toBe(130)
     expect(performance.now() - asked).toBeLessThan(2000)
     expect(outcome.stderr).not.toContain('step 1/')
-    expect(await newestCheckpoint(join(folder, 'run'))).toBeDefined()
+    // Of step 0, which is where the run goes on.
+    expect(await readdir(join(folder, 'run', 'checkpoints'))).toHaveLength(1)
+    expect(outcome.stderr).toContain('Stopped at step 0.')
   })
 
   it('reads settings from a file, and flags go before it', async () => {

@@ -116,9 +116,11 @@ function checkAnswer(response: Response, url: string, range: ByteRange, known: V
 }
 
 async function readBody(response: Response, length: number, watch: Watch): Promise<Uint8Array<ArrayBuffer>> {
+  const body: AsyncIterable<Uint8Array> | null = response.body
+  if (body === null) throw new PassingError('the answer has no body', response.status)
   const bytes = new Uint8Array(length)
   let filled = 0
-  for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
+  for await (const chunk of body) {
     watch.progress()
     if (filled + chunk.length > length) throw new PassingError(`the answer has more than ${length} bytes`, response.status)
     bytes.set(chunk, filled)
