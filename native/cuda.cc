@@ -113,6 +113,7 @@ std::string cudaUnavailableReason() {
 void requireCuda() {
   const auto reason = cudaUnavailableReason();
   if (!reason.empty()) throw ValueError("CUDA is not available: " + reason);
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
 }
 
 c10::Device cudaDeviceAt(const Napi::CallbackInfo& info, size_t index) {
@@ -120,7 +121,10 @@ c10::Device cudaDeviceAt(const Napi::CallbackInfo& info, size_t index) {
   if (!device.is_cuda()) refuseAt(info, index, "a CUDA device");
   const int count = deviceCount();
   const int given = device.has_index() ? device.index() : count > 0 ? cudaGuard().getDevice().index() : 0;
-  if (given < count) return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(given)};
+  if (given < count) {
+    at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+    return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(given)};
+  }
   const auto reason = count > 0 ? "there are " + std::to_string(count) : cudaUnavailableReason();
   throw ValueError("no CUDA device " + std::to_string(given) + ": " + reason);
 }

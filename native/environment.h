@@ -5,6 +5,7 @@
 #include "handles.h"
 #include "operators.h"
 #include "pinned.h"
+#include "profiler.h"
 
 #include <c10/core/InferenceMode.h>
 #include <napi.h>
@@ -23,9 +24,10 @@ struct Environment {
   PinnedTable pinned{"pinned memory"};
   std::vector<std::unique_ptr<CompiledOperator>> operators;
   torch::jit::Stack stack;  // kept for its capacity; empty between calls
-  Napi::FunctionReference errorClass;
+  Napi::FunctionReference errorClass, outOfMemoryClass;
   AnomalyRegion anomaly;
   Checkpoints checkpoints;
+  Profiling profiling;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceModes;  // those that JavaScript is in, the innermost last
 };
 

@@ -70,10 +70,10 @@ Napi::Value toBytes(const Napi::CallbackInfo& info) {
 }
 
 // Waits for the device on a libuv worker, so that the event loop goes on.
-class Read : public PromisedWork {
+class ReadTensor : public PromisedWork {
  public:
   // A copy on the device, in the order of its stream: what happens to the tensor afterwards is not seen.
-  Read(const Napi::CallbackInfo& info, const at::Tensor& tensor, Napi::ArrayBuffer buffer)
+  ReadTensor(const Napi::CallbackInfo& info, const at::Tensor& tensor, Napi::ArrayBuffer buffer)
       : PromisedWork(info, "toBytesAsync"),
         tensor_(tensor.detach().clone()),
         stream_(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device())),
@@ -103,7 +103,7 @@ Napi::Value toBytesAsync(const Napi::CallbackInfo& info) {
     deferred.Resolve(info.Env().Undefined());
     return deferred.Promise();
   }
-  return (new Read(info, tensor, buffer))->start();
+  return (new ReadTensor(info, tensor, buffer))->start();
 }
 
 // Which memory a tensor lies in: an identity that holds as long as a tensor of this memory lives, and its length in bytes.

@@ -12,6 +12,12 @@ export interface CudaAddon {
   synchronize(device: string): void
   synchronizeAsync(device: string): Promise<void>
 
+  cudaMemoryStats(device: string): MemoryStats
+  cudaResetPeakStats(device: string): void
+  cudaMemoryInfo(device: string): { free: number; total: number }
+  cudaSetMemoryFraction(fraction: number, device: string): void
+  cudaEmptyCache(): void
+
   /** A stream has one handle for good: equal streams have equal handles. */
   cudaNewStream(device: string, priority: number): Handle
   cudaCurrentStream(device: string): Handle
@@ -62,4 +68,50 @@ export interface RawProperties {
   /** As CUDA encodes its versions: 13000 is 13.0. */
   driver: number
   runtime: number
+}
+
+/** A figure of the allocator over time. */
+export interface MemoryStat {
+  readonly current: number
+  /** The largest since the last reset. */
+  readonly peak: number
+  /** Sum of all increases. */
+  readonly allocated: number
+  /** Sum of all decreases. */
+  readonly freed: number
+}
+
+/** By the pool that blocks come from: small ones are up to 1 MiB. */
+export interface MemoryStatByPool {
+  readonly all: MemoryStat
+  readonly smallPool: MemoryStat
+  readonly largePool: MemoryStat
+}
+
+/** What the caching allocator of a GPU holds: PyTorch's names in camelCase, nested as `torch.cuda.memory_stats_as_nested_dict`. */
+export interface MemoryStats {
+  /** Tensors' memory blocks. */
+  readonly allocation: MemoryStatByPool
+  /** Pieces asked of CUDA. */
+  readonly segment: MemoryStatByPool
+  /** Blocks in use by tensors or by streams. */
+  readonly active: MemoryStatByPool
+  /** Free parts of segments that are in use. */
+  readonly inactiveSplit: MemoryStatByPool
+  readonly allocatedBytes: MemoryStatByPool
+  readonly reservedBytes: MemoryStatByPool
+  readonly activeBytes: MemoryStatByPool
+  readonly inactiveSplitBytes: MemoryStatByPool
+  /** What was asked for, before rounding to blocks. */
+  readonly requestedBytes: MemoryStatByPool
+  readonly oversizeAllocations: MemoryStat
+  readonly oversizeSegments: MemoryStat
+  /** Times that the cache was emptied because CUDA had no more. */
+  readonly numAllocRetries: number
+  readonly numOoms: number
+  readonly numSyncAllStreams: number
+  readonly numDeviceAlloc: number
+  readonly numDeviceFree: number
+  /** Bytes; -1 for no limit. */
+  readonly maxSplitSize: number
 }

@@ -22,6 +22,12 @@ export function withDevice<T>(device: string, callback: () => T): T {
   }
 }
 
+export const memoryStats = (device: string) => addon.cudaMemoryStats(device)
+export const resetPeakStats = (device: string): void => addon.cudaResetPeakStats(device)
+export const memoryInfo = (device: string) => addon.cudaMemoryInfo(device)
+export const setMemoryFraction = (fraction: number, device: string): void => addon.cudaSetMemoryFraction(fraction, device)
+export const emptyCache = (): void => addon.cudaEmptyCache()
+
 export const newStream = (device: string, priority: number): Handle => addon.cudaNewStream(device, priority)
 export const currentStream = (device: string): Handle => addon.cudaCurrentStream(device)
 export const defaultStream = (device: string): Handle => addon.cudaDefaultStream(device)

@@ -5,6 +5,9 @@ import { requireCudaDevice, requireDevice, type CudaDevice, type Device } from '
 export {
   currentStream, defaultStream, event, Event, stream, Stream, withStream, type EventOptions, type StreamOptions
 } from './cuda-streams.js'
+export * from './cuda-memory.js'
+export * from './cuda-numerics.js'
+export { nvtxMark, nvtxRange } from './profiler.js'
 export { pinSharedMemory, PinnedMemory } from './cuda-pinned.js'
 
 /** True if libtorch was built with CUDA and sees a GPU. PyTorch: `torch.cuda.is_available`. */

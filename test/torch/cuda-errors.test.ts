@@ -9,6 +9,15 @@ const bytes = () => new SharedArrayBuffer(16)
 /** Each function of `cuda` that needs a GPU. */
 const entries: Record<string, () => unknown> = {
   currentDevice: () => cuda.currentDevice(),
+  memoryStats: () => cuda.memoryStats(),
+  memoryAllocated: () => cuda.memoryAllocated('cuda:0'),
+  maxMemoryAllocated: () => cuda.maxMemoryAllocated(),
+  memoryReserved: () => cuda.memoryReserved(),
+  maxMemoryReserved: () => cuda.maxMemoryReserved(),
+  resetPeakMemoryStats: () => cuda.resetPeakMemoryStats(),
+  memoryInfo: () => cuda.memoryInfo(),
+  setMemoryFraction: () => cuda.setMemoryFraction(0.5),
+  emptyCache: () => cuda.emptyCache(),
   properties: () => cuda.properties(),
   withDevice: () => cuda.withDevice('cuda:0', () => 1),
   synchronize: () => cuda.synchronize(),
@@ -23,7 +32,9 @@ const entries: Record<string, () => unknown> = {
 /** What needs a stream, an event or pinned memory, which there are none of without a GPU. */
 const needHandles = ['withStream', 'Stream', 'Event', 'PinnedMemory']
 /** What tells of GPUs, and does without. */
-const without = ['isAvailable', 'unavailableReason', 'deviceCount']
+const without = [
+  'isAvailable', 'unavailableReason', 'deviceCount', 'allowTF32', 'sdpBackends', 'setCudnnBenchmark', 'cudnnBenchmark', 'nvtxRange', 'nvtxMark'
+]
 
 it('the lists are complete', () => {
   expect([...Object.keys(entries), ...needHandles, ...without].sort()).toEqual(Object.keys(cuda).sort())
@@ -75,6 +86,8 @@ it.each([
   [() => cuda.synchronizeAsync('meta' as 'cuda'), /'cuda' or 'cuda:N' for device/],
   [() => cuda.withDevice('cuda:x' as 'cuda', () => 1), /'cuda' or 'cuda:N' for device/],
   [() => cuda.synchronize('gpu' as 'cuda'), /for device, received 'gpu'/],
+  [() => cuda.setMemoryFraction(0), /a number above 0, up to 1 for fraction, received 0/],
+  [() => cuda.memoryInfo('cpu' as 'cuda'), /'cuda' or 'cuda:N' for device/],
   [() => cuda.stream({ priority: 1 }), /0 or a negative integer for priority, received 1/],
   [() => cuda.stream(null as never), /an object for the options of stream\(\)/],
   [() => cuda.event({ timing: 1 as never }), /a boolean for timing, received 1/],
