@@ -1,3 +1,4 @@
+#include "arguments.h"
 #include "environment.h"
 #include "errors.h"
 #include "exports.h"
@@ -6,17 +7,21 @@ namespace gmml {
 
 namespace {
 
-// The class that errors from this addon are made of: new TorchError(message, operator, detail).
-Napi::Value setErrorClass(const Napi::CallbackInfo& info) {
-  if (!info[0].IsFunction()) throw ValueError("expected a class, received " + describeValue(info.Env(), info[0]));
-  environmentOf(info).errorClass = Napi::Persistent(info[0].As<Napi::Function>());
+// setErrorClasses(TorchError, OutOfMemoryError): what errors from this addon are made of, by (message, operator, detail, memory).
+Napi::Value setErrorClasses(const Napi::CallbackInfo& info) {
+  for (size_t i = 0; i < 2; ++i) {
+    if (!info[i].IsFunction()) refuseAt(info, i, "a class");
+  }
+  auto& environment = environmentOf(info);
+  environment.errorClass = Napi::Persistent(info[0].As<Napi::Function>());
+  environment.outOfMemoryClass = Napi::Persistent(info[1].As<Napi::Function>());
   return info.Env().Undefined();
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment();
   env.SetInstanceData(environment);  // freed with the JavaScript thread
-  exportFunction<"setErrorClass", setErrorClass>(env, exports, *environment);
+  exportFunction<"setErrorClasses", setErrorClasses>(env, exports, *environment);
   initOperators(env, exports, *environment);
   initTensors(env, exports, *environment);
   initStorage(env, exports, *environment);
@@ -25,6 +30,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initCheckpoint(env, exports, *environment);
   initRandom(env, exports, *environment);
   initImages(env, exports, *environment);
+  initCuda(env, exports, *environment);
+  initCudaMemory(env, exports, *environment);
+  initStreams(env, exports, *environment);
+  initPinned(env, exports, *environment);
+  initNumerics(env, exports, *environment);
+  initProfiler(env, exports, *environment);
   initSystem(env, exports, *environment);
   return exports;
 }

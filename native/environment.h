@@ -4,6 +4,8 @@
 #include "checkpoint.h"
 #include "handles.h"
 #include "operators.h"
+#include "pinned.h"
+#include "profiler.h"
 
 #include <c10/core/InferenceMode.h>
 #include <napi.h>
@@ -17,11 +19,15 @@ namespace gmml {
 struct Environment {
   TensorTable tensors;
   GeneratorTable generators{"generator"};
+  StreamTable streams;
+  EventTable events{"event"};
+  PinnedTable pinned{"pinned memory"};
   std::vector<std::unique_ptr<CompiledOperator>> operators;
   torch::jit::Stack stack;  // kept for its capacity; empty between calls
-  Napi::FunctionReference errorClass;
+  Napi::FunctionReference errorClass, outOfMemoryClass;
   AnomalyRegion anomaly;
   Checkpoints checkpoints;
+  Profiling profiling;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceModes;  // those that JavaScript is in, the innermost last
 };
 

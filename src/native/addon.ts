@@ -3,7 +3,8 @@ import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import { TorchError } from './errors.js'
+import type { CudaAddon } from './cuda-addon.js'
+import { OutOfMemoryError, TorchError } from './errors.js'
 
 /** Slot and generation of a tensor in the native table, packed into one number. Seen by `src/native` alone. */
 export type Handle = number
@@ -16,15 +17,24 @@ export interface OperatorInfo {
   readonly returns: readonly ('tensor' | 'tensors' | 'value' | number)[]
 }
 
+export type MatmulPrecision = 'highest' | 'high' | 'medium'
+
+/** Switches of libtorch's numerics that are on or off; the last four are kernels of attention. */
+export type NumericSwitch = 'matmulTF32' | 'cudnnTF32' | 'cudnnBenchmark' | 'flash' | 'efficient' | 'math' | 'cudnn'
+
+export type Numerics = Readonly<Record<NumericSwitch | 'deterministic' | 'deterministicWarnOnly', boolean>> & {
+  readonly matmulPrecision: MatmulPrecision
+}
+
 /** Everything that the native addon exports. Nothing else in the project calls it directly. */
-export interface Addon {
+export interface Addon extends CudaAddon {
   findOperator(name: string, overload: string): OperatorInfo
   /** Operators of the dispatcher as schema strings. */
   listOperators(): string[]
   /** Loads a shared library that registers operators. */
   loadLibrary(path: string): void
   call(operator: number, ...args: unknown[]): unknown
-  setErrorClass(constructor: new (...args: never[]) => Error): void
+  setErrorClasses(error: new (...args: never[]) => Error, outOfMemory: new (...args: never[]) => Error): void
 
   dispose(handle: Handle): void
   isLive(handle: Handle): boolean
@@ -128,10 +138,25 @@ export interface Addon {
   /** Interleaved RGB [step * height, step * width, 3] to planes [3, height, width], by the last of every `step` pixels of a side. */
   writePlanes(pixels: Uint8Array, height: number, width: number, step: number, flip: boolean, planes: Uint8Array): void
 
+  /** State of every switch. */
+  numerics(): Numerics
+  setMatmulPrecision(precision: MatmulPrecision): void
+  setDeterministic(enabled: boolean, warnOnly: boolean): void
+  setNumeric(name: NumericSwitch, enabled: boolean): void
+
+  /** Begins to record; one profiler at a time in a process. */
+  startProfiler(cpu: boolean, cuda: boolean, shapes: boolean): void
+  /** Ends it and writes the trace, or drops it. */
+  stopProfiler(path: string | null): Promise<void>
+  /** Named parts of a trace nest: leave in the opposite order. */
+  enterRegion(name: string): void
+  leaveRegion(): void
+  nvtxPush(name: string): void
+  nvtxPop(): void
+  nvtxMark(name: string): void
+
   setNumThreads(count: number): void
   numThreads(): number
-  cudaDeviceCount(): number
-  synchronize(device: string): void
   buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; jpeg: string | null; configuration: string }
 }
 
@@ -167,4 +192,4 @@ function load(path: string): Addon {
 }
 
 export const addon: Addon = load(addonPath)
-addon.setErrorClass(TorchError)
+addon.setErrorClasses(TorchError, OutOfMemoryError)

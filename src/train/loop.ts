@@ -10,6 +10,7 @@ import type { RetentionRule } from './retention.js'
 import type { RunFolder } from './run-folder.js'
 import { RunLock } from './run-lock.js'
 import { StepClock } from './step-clock.js'
+import { StepProfiler } from './step-profiler.js'
 import type { TrainingStep } from './step.js'
 
 /** Settings that every training has. */
@@ -21,6 +22,7 @@ export interface LoopConfig extends RetentionRule {
   readonly checkpointMinutes: number
   readonly maxSkipped: number
   readonly tensorboard: boolean
+  readonly profile: number
   readonly resume: boolean
 }
 
@@ -60,11 +62,14 @@ export class TrainingLoop {
   #losses = { sum: 0, count: 0 }
   /** Steps whose loss or gradient was not finite: they changed nothing. */
   #skipped = { total: 0, inRow: 0 }
+  readonly #profiler: StepProfiler
   #lastCheckpoint = { path: null as string | null, time: performance.now() }
 
   private constructor(
     readonly folder: RunFolder, readonly config: LoopConfig, readonly task: TrainingTask, readonly hooks: LoopHooks, readonly lock: RunLock
-  ) {}
+  ) {
+    this.#profiler = new StepProfiler(folder, config.profile, hooks)
+  }
 
   /**
    * Takes up where the run stands, and writes its settings: the first thing that touches the disk. Until it is disposed of, no other training
@@ -120,6 +125,14 @@ export class TrainingLoop {
 
   /** Trains to the end, or until the signal is aborted: then a checkpoint is saved. */
   async run(): Promise<'done' | 'interrupted'> {
+    try {
+      return await this.#run()
+    } finally {
+      await this.#profiler.finish()
+    }
+  }
+
+  async #run(): Promise<'done' | 'interrupted'> {
     const { stepsPerEpoch } = this.task
     while (this.#step < this.#steps) {
       const epoch = Math.floor(this.#step / stepsPerEpoch)
@@ -147,6 +160,7 @@ export class TrainingLoop {
     if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
     for await (const batch of task.batches(epoch, firstStep, hooks.signal)) {
       clock.gotBatch()
+      await this.#profiler.step(this.#step)
       const { loss, finite } = await this.#trainOn(batch, epoch)
       this.#step++
       this.#count(loss, finite, batch.indices)

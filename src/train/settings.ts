@@ -104,6 +104,7 @@ export const memoryFields = {
 /** What a training writes down, and how it goes on. */
 export const loopFields = {
   tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
+  profile: z.int().min(0).default(0).describe('steps to record, after five, for a trace in profile/ of the run; 0 = none'),
   logEvery: positiveInteger.default(10).describe('steps between lines of metrics.jsonl'),
   checkpointEvery: positiveInteger.default(1).describe('epochs between checkpoints'),
   checkpointSteps: z.int().min(0).default(0).describe('steps between further checkpoints; 0 = none'),
@@ -118,7 +119,7 @@ export const loopFields = {
 
 /** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
 export const changeableInAll = [
-  'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'logEvery', 'gradCheckpointing',
+  'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'profile', 'logEvery', 'gradCheckpointing',
   'checkpointEvery', 'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ] as const
 

@@ -4,6 +4,11 @@ import { clean, runChild } from './support.js'
 
 // Every function of the addon gets arguments of every sort: none may end the process, and what is thrown is an error.
 const script = `
+  const { mkdtempSync, rmSync } = await import('node:fs')
+  // Some functions write files where random strings tell them to.
+  const folder = mkdtempSync((await import('node:os')).tmpdir() + '/gmml-fuzz-')
+  process.chdir(folder)
+  process.on('exit', () => rmSync(folder, { recursive: true }))
   let state = Number(process.argv[2])
   const random = (n) => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
@@ -69,7 +74,7 @@ const script = `
       if (i % 16 === 0) refresh()
       const args = Array.from({ length: random(random(8) === 0 ? 60 : 7) }, () => value())
       if (name === 'call' && random(10) > 0) args[0] = pick(operators)
-      if (name === 'setErrorClass' && random(2)) args[0] = pick([() => 1, class {}, torch.TorchError, Math.max])
+      if (name === 'setErrorClasses' && random(2)) args.splice(0, 2, ...[1, 2].map(() => pick([() => 1, class {}, torch.TorchError, Math.max])))
       try {
         const result = raw(name, ...args)
         if (typeof result?.then === 'function') result.catch(() => {})
@@ -78,17 +83,20 @@ const script = `
         }
       } catch (error) {
         failed++
-        // With setErrorClass the errors are of whatever class it was given.
-        if (name !== 'setErrorClass' && !(error instanceof Error)) throw new Error(name + ' threw what is no error: ' + String(error))
+        // With setErrorClasses the errors are of whatever class it was given.
+        if (name !== 'setErrorClasses' && !(error instanceof Error)) throw new Error(name + ' threw what is no error: ' + String(error))
       }
     }
-    addon.setErrorClass(torch.TorchError)
+    addon.setErrorClasses(torch.TorchError, torch.OutOfMemoryError)
     refresh()
     for (const device of ['cpu', 'cuda']) {
       try { while (addon.autocast(device).enabled) addon.leaveAutocast(device, false, 'bfloat16') } catch { break }
     }
     counts[name] = failed
   }
+  try { await addon.stopProfiler(null) } catch {}
+  try { for (;;) addon.leaveRegion() } catch {}
+  addon.setDeterministic(false, false)
   addon.setNumThreads(1)
   addon.setGradMode(true)
   // Nothing is broken: the addon still computes.
@@ -99,8 +107,8 @@ const script = `
 
 // What takes no arguments cannot fail.
 const infallible = [
-  'buildInfo', 'clearAutocastCache', 'cudaDeviceCount', 'freedRegions', 'gradMode', 'inferenceMode', 'listOperators', 'memory', 'numThreads',
-  'scopeBegin', 'takeAnomaly'
+  'buildInfo', 'clearAutocastCache', 'cudaDeviceCount', 'cudaUnavailableReason', 'freedRegions', 'gradMode', 'inferenceMode', 'listOperators', 'memory', 'numThreads',
+  'numerics', 'nvtxPop', 'scopeBegin', 'takeAnomaly'
 ]
 
 it.each([1, 20_260])('survives thousands of random calls of each raw function (seed %i)', (seed) => {
