@@ -148,7 +148,7 @@ describe.runIf(hasFastJpeg())('JPEG files by libjpeg-turbo', () => {
       const h = random.integer(1, Math.min(height, 3 * size.height) + 1)
       const crop = { left: random.integer(0, width - w + 1), top: random.integer(0, height - h + 1), width: w, height: h, flip: i % 2 === 1 }
       const part = image.narrow(2, crop.top, h).narrow(3, crop.left, w)
-      const resized = torch.call('aten::_upsample_bicubic2d_aa', part, [size.height, size.width], false) as torch.Tensor
+      const resized = torch.call<torch.Tensor>('aten::_upsample_bicubic2d_aa', part, [size.height, size.width], false)
       const wanted = (crop.flip ? resized.flip([3]) : resized).contiguous().toTypedArray() as Uint8Array
       const [planes] = (await fast(content, [crop], size))!
       expect(largest(planes!, wanted), `${JSON.stringify(crop)} to ${JSON.stringify(size)}`).toBe(0)
