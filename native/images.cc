@@ -5,10 +5,6 @@
 #include "jpeg.h"
 #include "promised-work.h"
 
-#include <ATen/ops/_upsample_bicubic2d_aa.h>
-#include <ATen/ops/from_blob.h>
-#include <c10/util/ParallelGuard.h>
-
 #include <climits>
 #include <cmath>
 #include <cstring>
@@ -78,27 +74,12 @@ int reductionFor(const std::vector<Part>& parts, Extent result) {
   return eighths;
 }
 
-struct Image {
-  const uint8_t* data;
-  int width, height;
-  int64_t stepX, stepY, plane;
-};
-
-// Stored, resized pixels to upright planes [3, H, W].
-void writePlanes(const Image& image, const Orientation& orientation, bool flip, Extent size, uint8_t* to) {
-  // A flip turns the upright columns round: those are stored rows if the image lies on its side.
-  const bool mirrorX = orientation.mirrorX != (flip && !orientation.sideways);
-  const bool mirrorY = orientation.mirrorY != (flip && orientation.sideways);
-  const auto* from = image.data + (mirrorX ? (image.width - 1) * image.stepX : 0) + (mirrorY ? (image.height - 1) * image.stepY : 0);
-  int64_t stepX = mirrorX ? -image.stepX : image.stepX, stepY = mirrorY ? -image.stepY : image.stepY;
-  if (orientation.sideways) std::swap(stepX, stepY);
-  const int64_t area = static_cast<int64_t>(size.width) * size.height;
-  for (int y = 0; y < size.height; ++y, from += stepY) {
-    const auto* pixel = from;
-    for (int x = 0; x < size.width; ++x, pixel += stepX, ++to) {
-      to[0] = pixel[0];
-      to[area] = pixel[image.plane];
-      to[2 * area] = pixel[2 * image.plane];
+// From planes [3, H, W] to planes [3, W, H].
+void transpose(const uint8_t* from, Extent size, uint8_t* to) {
+  const size_t width = size.width, height = size.height;
+  for (int plane = 0; plane < 3; ++plane, from += width * height) {
+    for (size_t x = 0; x < width; ++x) {
+      for (size_t y = 0; y < height; ++y) *to++ = from[y * width + x];
     }
   }
 }
@@ -130,50 +111,31 @@ class JpegJob {
       const auto& box = part.box;
       if (box.left < 0 || box.top < 0 || box.left > header.width - box.width || box.top > header.height - box.height) return false;
     }
-    const int eighths = reductionFor(parts_, orientation.stored(size_));
-    Pixels pixels;
-    if (!reader.decode(eighths, around(parts_, eighths), pixels)) return false;
-    // One thread for each image: images are what is worked on in parallel.
-    const c10::ParallelGuard serial(true);
-    const c10::InferenceMode inference;
     const auto size = orientation.stored(size_);
-    for (const auto& part : parts_) {
-      const auto write = [&](const Image& image) { writePlanes(image, orientation, part.flip, size_, to); };
-      if (eighths == 8 && part.box.width == size.width && part.box.height == size.height) {
-        write({cut(pixels, part.box), size.width, size.height, 3, 3ll * size.width, 1});
-      } else if (eighths == 8) {
-        const auto image = resize(pixels, part.box, size);
-        write({image.const_data_ptr<uint8_t>(), size.width, size.height, image.stride(3), image.stride(2), image.stride(1)});
-      } else {
-        const auto image = resample(pixels, reduced(part.box, eighths), size);
-        write({image.data(), size.width, size.height, 3, 3ll * size.width, 1});
-      }
-      to += 3ll * size.width * size.height;
+    const int eighths = reductionFor(parts_, size);
+    const auto box = around(parts_, eighths);
+    // What lies on its side is resized as it lies, and turned at the end.
+    std::vector<uint8_t> lying(orientation.sideways ? this->length() : 0);
+    auto* planes = orientation.sideways ? lying.data() : to;
+    const size_t each = 3ull * size.width * size.height;
+    std::vector<Resizer> resizers;
+    resizers.reserve(parts_.size());
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      // A flip turns the upright columns round: those are stored rows if the image lies on its side.
+      const bool flip = parts_[i].flip;
+      const Mirror mirror{orientation.mirrorX != (flip && !orientation.sideways), orientation.mirrorY != (flip && orientation.sideways)};
+      resizers.emplace_back(reduced(parts_[i].box, eighths), box, size, mirror, planes + i * each);
     }
+    const auto take = [&](const uint8_t* row) {
+      for (auto& resizer : resizers) resizer.push(row);
+    };
+    if (!reader.decode(eighths, box, take)) return false;
+    for (size_t i = 0; i < parts_.size() && orientation.sideways; ++i) transpose(planes + i * each, size, to + i * each);
     return true;
-  }
-
-  // ATen's kernel for interleaved bytes: exact integers, so equal on any thread.
-  at::Tensor resize(Pixels& pixels, const Box& box, Extent size) {
-    const int64_t row = 3ll * box.width;
-    const auto options = at::TensorOptions().dtype(at::kByte);
-    const auto image = at::from_blob(cut(pixels, box), {1, 3, box.height, box.width}, {row * box.height, 1, row, 3}, options);
-    return at::_upsample_bicubic2d_aa(image, {size.height, size.width}, false);
-  }
-
-  uint8_t* cut(Pixels& pixels, const Box& box) {
-    const auto& all = pixels.box;
-    const size_t row = 3ull * box.width;
-    auto* from = pixels.data.data() + 3 * (static_cast<size_t>(box.top - all.top) * all.width + (box.left - all.left));
-    if (box.width == all.width) return from;
-    cut_.resize(row * box.height);
-    for (int y = 0; y < box.height; ++y, from += 3ull * all.width) std::memcpy(cut_.data() + y * row, from, row);
-    return cut_.data();
   }
 
   std::vector<Part> parts_;
   Extent size_;
-  std::vector<uint8_t> cut_;
 };
 
 class DecodeJpeg : public PromisedWork {
@@ -275,9 +237,15 @@ Napi::Value writePlanes(const Napi::CallbackInfo& info) {
   const double area = static_cast<double>(size.width) * size.height;
   if (static_cast<double>(pixels.length) != 3 * area * step * step) refuseAt(info, 0, "as many bytes as these pixels have");
   if (static_cast<double>(planes.length) != 3 * area) refuseAt(info, 5, "an array as long as the planes");
-  const int64_t row = 3 * step * size.width;
-  const auto* last = pixels.data + (step - 1) * (row + 3);
-  writePlanes({last, size.width, size.height, 3 * step, row * step, 1}, Orientation(1), flip, size, planes.data);
+  const size_t last = 3 * (step - 1), row = 3 * step * size.width, plane = static_cast<size_t>(area);
+  auto* to = planes.data;
+  for (int y = 0; y < size.height; ++y) {
+    const auto* from = pixels.data + (step * (y + 1) - 1) * row + last;
+    for (int x = 0; x < size.width; ++x, ++to) {
+      const auto* pixel = from + 3 * step * (flip ? size.width - 1 - x : x);
+      for (int channel = 0; channel < 3; ++channel) to[channel * plane] = pixel[channel];
+    }
+  }
   return info.Env().Undefined();
 }
 

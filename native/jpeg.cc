@@ -115,16 +115,15 @@ struct JpegReader::State {
     return jpeg_start_decompress(&info);
   }
 
-  void readRows(const Box& box, uint8_t* to) {
+  void readRows(const Box& box, const std::function<void(const uint8_t*)>& take) {
     const int margin = std::min(kMargin, box.left);
     JDIMENSION left = box.left - margin;
     JDIMENSION width = std::min<JDIMENSION>(margin + box.width + kMargin, info.output_width - left);
     jpeg_crop_scanline(&info, &left, &width);  // widens it to whole blocks
-    row.resize(3 * static_cast<size_t>(info.output_width));
     if (box.top > 0) jpeg_skip_scanlines(&info, box.top);
-    for (int y = 0; y < box.height; ++y, to += 3 * box.width) {
+    for (int y = 0; y < box.height; ++y) {
       readRow();
-      std::memcpy(to, row.data() + 3 * (box.left - left), 3 * box.width);
+      take(row.data() + 3 * (box.left - left));
     }
   }
 
@@ -160,12 +159,11 @@ bool JpegReader::readHeader(JpegHeader& header) {
   });
 }
 
-bool JpegReader::decode(int eighths, const Box& box, Pixels& pixels) {
-  pixels.box = box;
-  pixels.data.resize(3 * static_cast<size_t>(box.width) * box.height);
+bool JpegReader::decode(int eighths, const Box& box, const std::function<void(const uint8_t*)>& take) {
   return state_->attempt([&] {
     if (!state_->start(eighths)) return false;
-    state_->readRows(box, pixels.data.data());
+    state_->row.resize(3 * static_cast<size_t>(state_->info.output_width) + kRowSlack);
+    state_->readRows(box, take);
     state_->finish();
     return true;
   });
@@ -185,7 +183,7 @@ struct JpegReader::State {};
 JpegReader::JpegReader(const uint8_t*, size_t) {}
 JpegReader::~JpegReader() = default;
 bool JpegReader::readHeader(JpegHeader&) { return false; }
-bool JpegReader::decode(int, const Box&, Pixels&) { return false; }
+bool JpegReader::decode(int, const Box&, const std::function<void(const uint8_t*)>&) { return false; }
 const char* jpegVersion() { return nullptr; }
 
 }  // namespace gmml

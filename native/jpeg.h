@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace gmml {
@@ -27,8 +28,9 @@ class JpegReader {
 
   bool readHeader(JpegHeader& header);
   // After readHeader, once. Decodes the part `box` of the image reduced to `eighths` / 8 (1, 2, 4 or 8) of its size, whose pixel counts are
-  // rounded up. All of the file is looked at, not only the part.
-  bool decode(int eighths, const Box& box, Pixels& pixels);
+  // rounded up, and gives `take` its rows from the first on: RGB, interleaved, kRowSlack bytes behind. All of the file is looked at, not only
+  // the part, so a file is damaged or not whatever is asked for; rows may have been taken before that is known.
+  bool decode(int eighths, const Box& box, const std::function<void(const uint8_t*)>& take);
 
  private:
   struct State;

@@ -20,7 +20,8 @@ const partsOf = (crops: readonly Crop[]): Int32Array =>
 
 /**
  * Decodes the parts of a JPEG file that the crops need, once for all of them and at most reduced to what they need, and resizes each crop
- * to `size` with ATen's antialiased bicubic kernel (`torch.nn.functional.interpolate`; a = -0.5 as in Pillow). It works on libuv's threads.
+ * to `size` with the antialiased bicubic kernel of ATen for bytes (`torch.nn.functional.interpolate`; a = -0.5 as in Pillow), equal to the
+ * bit where nothing is reduced. It works on libuv's threads.
  *
  * Where each side of the crops is at least four times that of `size`, the image is decoded at a half, a quarter or an eighth of its size, at
  * which they still have twice as many pixels as `size`: of photographs the result stays within a grey level, on average, of resizing all

@@ -55,8 +55,11 @@ export interface Batch {
 /** How many batches are prepared ahead of the one in use. */
 const PREFETCH = 2
 
-/** On the CPU, so many values are changed in one go, some milliseconds of work: timers and signals have their turn between. */
-const SLICE = 1_000_000
+/**
+ * On the CPU, so many values are changed in one go, or those of one view: few enough to stay in the processor's cache, and a millisecond or
+ * two of work, between which timers and signals have their turn.
+ */
+const SLICE = 200_000
 
 /** Milliseconds that images at work have to come to their end when an epoch is left. */
 const LEAVING = 1000

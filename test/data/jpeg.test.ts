@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
@@ -7,6 +8,7 @@ import { BrokenImageError, type Crop, type Crops, decodeCrops, randomFor, type S
 import { decodeJpeg, decodeJpegSync, hasFastJpeg, jpegSize } from '../../src/data/jpeg.js'
 import { loadSafetensors } from '../../src/io/index.js'
 import * as torch from '../../src/torch/index.js'
+import { clean, runChild } from '../native/support.js'
 import { folderWith, noise, quarters } from './support.js'
 
 const { tensors, metadata } = await loadSafetensors(join(import.meta.dirname, '../fixtures/jpeg.safetensors'))
@@ -131,6 +133,42 @@ describe.runIf(hasFastJpeg())('JPEG files by libjpeg-turbo', () => {
         expect(largest(part!, wanted), JSON.stringify(crop)).toBe(0)
       }
     }
+  })
+
+  it('are resized as ATen resizes bytes, to the bit', async () => {
+    const [width, height] = [331, 257]
+    const content = await noise(width, height).jpeg({ quality: 95 }).toBuffer()
+    const [whole] = (await fast(content, [{ left: 0, top: 0, width, height }], { width, height }))!
+    const image = torch.fromTypedArray(whole!, [1, 3, height, width]).contiguous({ memoryFormat: 'channels_last' })
+    const random = randomFor(5)
+    for (let i = 0; i < 60; i++) {
+      // At most three times as long as the result: at four times it would be reduced.
+      const size = { width: random.integer(1, 260), height: random.integer(1, 260) }
+      const w = random.integer(1, Math.min(width, 3 * size.width) + 1)
+      const h = random.integer(1, Math.min(height, 3 * size.height) + 1)
+      const crop = { left: random.integer(0, width - w + 1), top: random.integer(0, height - h + 1), width: w, height: h, flip: i % 2 === 1 }
+      const part = image.narrow(2, crop.top, h).narrow(3, crop.left, w)
+      const resized = torch.call<torch.Tensor>('aten::_upsample_bicubic2d_aa', part, [size.height, size.width], false)
+      const wanted = (crop.flip ? resized.flip([3]) : resized).contiguous().toTypedArray() as Uint8Array
+      const [planes] = (await fast(content, [crop], size))!
+      expect(largest(planes!, wanted), `${JSON.stringify(crop)} to ${JSON.stringify(size)}`).toBe(0)
+    }
+  })
+
+  it('are equal on a processor without vector instructions', async () => {
+    const content = await photograph(300, 220).jpeg().toBuffer()
+    const crops = partsOf(300, 220)
+    const wanted = (await fast(content, crops, { width: 61, height: 47 }))!
+    const script = `
+      import { createHash } from 'node:crypto'
+      const { decodeJpegSync } = await import(${JSON.stringify(new URL('../../dist/data/jpeg.js', import.meta.url).href)})
+      const planes = new Uint8Array(${3 * 61 * 47 * crops.length})
+      decodeJpegSync(Buffer.from(process.env.IMAGE, 'base64'), ${JSON.stringify(crops)}, { width: 61, height: 47 }, planes)
+      print(createHash('sha256').update(planes).digest('hex'))`
+    const hash = createHash('sha256')
+    for (const planes of wanted) hash.update(planes)
+    const env = { IMAGE: content.toString('base64'), ATEN_CPU_CAPABILITY: 'default' }
+    expect(runChild(script, { env })).toEqual(clean(hash.digest('hex')))
   })
 
   it('keep what is in the image where it is, also when they are decoded at a part of their size', async () => {
