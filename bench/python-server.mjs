@@ -4,13 +4,14 @@ import { pythonEnvironment } from '../scripts/python.mjs'
 import { startServer } from './json-lines.mjs'
 
 /**
- * @param {'ops' | 'step'} script
+ * @param {'ops' | 'step' | 'device_step'} script
  * @param {{ version: string, git: string }} libtorch the gmml side's, from its greeting
  * @param {string} [name]
+ * @param {string[]} [args]
  */
-export async function startPython(script, libtorch, name = 'PyTorch') {
+export async function startPython(script, libtorch, name = 'PyTorch', args = []) {
   const { python, env } = pythonEnvironment()
-  const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url))], env)
+  const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url)), ...args], env)
   const { torch, git } = server.greeting
   if (torch !== libtorch.version || git !== libtorch.git) {
     await server.stop()
