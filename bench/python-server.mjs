@@ -10,7 +10,8 @@ import { startServer } from './json-lines.mjs'
  * @param {string[]} [args]
  */
 export async function startPython(script, libtorch, name = 'PyTorch', args = []) {
-  const { python, env } = pythonEnvironment()
+  // These scripts need torch alone, which is what a host of GPUs is sure to have.
+  const { python, env } = pythonEnvironment({ modules: [] })
   const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url)), ...args], env)
   const { torch, git } = server.greeting
   if (torch !== libtorch.version || git !== libtorch.git) {

@@ -6,6 +6,7 @@ const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data']
 const USUAL = ['ops', 'step']
 /** Those that measure on a device that is named, and the program that does. */
 const ON_DEVICE = { ops: './ops.mjs', step: './device/step.mjs' }
+const NUMBERS = ['batch', 'seconds']
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
@@ -36,8 +37,9 @@ function parse() {
       const without = names.filter((name) => !(name in ON_DEVICE))
       if (without.length) throw new Error(`expected ${Object.keys(ON_DEVICE).join(' or ')} with --device, received ${without.join(' ')}`)
     }
-    for (const name of ['batch', 'seconds']) {
-      if (values[name] !== undefined && !(Number(values[name]) > 0)) throw new Error(`expected a number above 0 for --${name}, received ${values[name]}`)
+    for (const name of NUMBERS) {
+      const value = values[name]
+      if (value !== undefined && !(Number(value) > 0)) throw new Error(`expected a number above 0 for --${name}, received ${value}`)
     }
     return { ...values, write: values.write ?? !(values.quick || values.only), names }
   } catch (error) {

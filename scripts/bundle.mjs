@@ -1,7 +1,9 @@
 // npm run bundle [-- --out FOLDER] [--tar FILE]: one folder that builds, tests and measures gmml on a GPU host without Node and without a
 // network. Only run.sh in it has to be started: see docs/guides/gpu.md.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,8 +17,8 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const LIMIT = 60 * 2 ** 20
 /** What of the package goes along. Records of measurements stay: what the host measures is new. */
 const CONTENTS = [
-  'package.json', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'tsconfig.json', 'vitest.config.ts', 'native', 'src', 'dist', 'scripts', 'data', 'bench',
-  'test'
+  'package.json', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'tsconfig.json', 'vitest.config.ts', 'native', 'src', 'dist', 'scripts', 'data',
+  'bench', 'test'
 ]
 const LEFT_OUT = /^(bench\/results|dist\/.*\.(d\.ts|map)|.*__pycache__)$/
 /** Libraries that every Linux has on which libtorch runs. */
@@ -41,7 +43,7 @@ export function stage(folder) {
   // Of the fonts in many weights those that charts are drawn with.
   const drawing = readText(join(ROOT, 'dist/report/draw.js'))
   /** @param {string} path */
-  const skip = (path) => path.endsWith('.ttf') && path.includes('@expo-google-fonts/') && !drawing.includes(path.split('/').slice(-2).join('/'))
+  const skip = (path) => path.endsWith('.ttf') && !drawing.includes(path.split('/').slice(-2).join('/'))
   return copyPackages(ROOT, folder, { roots: [...Object.keys(dependencies), 'vitest', 'fast-check', 'hyparquet-writer'], skip })
 }
 
@@ -90,7 +92,8 @@ export function makeBundle(out) {
     chmodSync(join(out, 'run.sh'), 0o755)
     const git = spawnSync('git', ['-C', ROOT, 'describe', '--always', '--dirty'], { encoding: 'utf8' })
     const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
-    const facts = { gmml: version, node: process.version, commit: git.status === 0 ? git.stdout.trim() : null, made: new Date().toISOString() }
+    const commit = git.status === 0 ? git.stdout.trim() : null
+    const facts = { gmml: version, node: process.version, commit, made: new Date().toISOString() }
     writeFileSync(join(out, 'bundle.json'), `${JSON.stringify(facts, null, 2)}\n`)
     const files = sizes(out)
     return { files, bytes: Object.values(files).reduce((sum, size) => sum + size, 0), packages }

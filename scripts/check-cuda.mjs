@@ -98,9 +98,10 @@ function checkTests(addon, folder) {
   if (!existsSync(file)) throw new Error(`vitest left no report\n${stdout}${stderr}`)
   const { passed, failed, skipped } = readReport(readFileSync(file, 'utf8'))
   if (failed.length > 0) throw new Error(`${failed.length} tests failed: ${failed.join('; ')}`)
-  if (passed.length === 0 || skipped.length === 0) throw new Error(`${passed.length} tests passed, ${skipped.length} were skipped: some of both were expected`)
+  const counts = `${passed.length} passed, ${skipped.length} skipped`
+  if (passed.length === 0 || skipped.length === 0) throw new Error(`${counts}: some of both were expected`)
   for (const name of skipped) console.log(`             skipped: ${name}`)
-  return `${passed.length} passed, ${skipped.length} skipped by name for want of a device`
+  return `${counts} by name for want of a device`
 }
 
 /** @param {'cmake' | 'gyp'} system @param {Libtorch} libtorch */
@@ -137,7 +138,8 @@ main(import.meta.url, () => {
   if (existsSync(kernels)) check('kernels', () => runNode([kernels], WITHOUT_GPU).trim().split('\n').at(-1) ?? '')
 
   const width = Math.max(...results.map(({ what }) => what.length))
-  console.log(`\n${results.map(({ what, status, detail }) => `${what.padEnd(width)}   ${status.padEnd(11)}   ${detail.split('\n')[0]}`).join('\n')}`)
+  console.log('')
+  for (const { what, status, detail } of results) console.log(`${what.padEnd(width)}   ${status.padEnd(11)}   ${detail.split('\n')[0]}`)
   const count = (/** @type {Status} */ status) => results.filter((result) => result.status === status).length
   const unchecked = count('not checked')
   console.log(`\n${count('passed')} passed, ${count('failed')} failed${unchecked ? `, ${unchecked} not checked` : ''}`)

@@ -10,8 +10,9 @@ export function print({ rows, skipped, device, tolerance }) {
     const product = matmul ? `; bfloat16 product of ${matmul.size}: ${matmul.teraflops.toFixed(matmul.teraflops < 10 ? 2 : 0)} TFLOP/s` : ''
     console.log(`\nstep on ${device}: ${name}, ${batch} crops, bfloat16; median of ${rounds} rounds (quartiles)${product}`)
     for (const { side, float32, bfloat16, agrees } of checked.sides) {
-      const says = [float32 && `float32 ${scientific(float32.largest)}`, `bfloat16 ${scientific(bfloat16.largest)}, mean ${scientific(bfloat16.mean)}`]
-      console.log(`  losses of ${checked.steps} steps, ${side}, from ${checked.reference}: ${says.filter(Boolean).join('; ')}${agrees ? '' : '  DISAGREE'}`)
+      const apart = [['float32', float32], ['bfloat16', bfloat16]].flatMap(([precision, found]) =>
+        found ? [`${precision} ${scientific(found.largest)} (mean ${scientific(found.mean)})`] : [])
+      console.log(`  losses, ${side}, from ${checked.reference}: ${apart.join(', ')}${agrees ? '' : '  DISAGREE'}`)
     }
     if (disagree.length) console.log(`  above ${JSON.stringify(tolerance)}: the times of ${disagree.join(', ')} are of something else`)
     console.log(table(

@@ -5,6 +5,7 @@ import { hasFused, hasGraphs } from './gmml-device.mjs'
 
 const gmml = (id, name, config) => ({ id, name, config, start: () => startGmml('device/step', name) })
 const pytorch = (id, name, config) => ({ id, name, config, start: (libtorch) => startPython('device_step', libtorch, name) })
+const compiled = (mode, name) => ({ ...pytorch(mode, name, { mode, optimizer: 'adamw_fused' }), compiles: true })
 
 /** `compiles`: takes a minute to get ready, and is wrong in float32 no other way than in bfloat16. `cuda`: there only. */
 export const SIDES = [
@@ -18,9 +19,9 @@ export const SIDES = [
   pytorch('eager', 'PyTorch', { mode: 'eager' }),
   pytorch('eager-fused', 'PyTorch, fused AdamW', { mode: 'eager', optimizer: 'adamw_fused' }),
   { ...pytorch('cudagraph', 'PyTorch, CUDA graph of the step', { mode: 'cudagraph' }), cuda: true },
-  { ...pytorch('compile', 'torch.compile', { mode: 'compile', optimizer: 'adamw_fused' }), compiles: true },
-  { ...pytorch('reduce-overhead', 'torch.compile reduce-overhead', { mode: 'reduce-overhead', optimizer: 'adamw_fused' }), compiles: true, cuda: true },
-  { ...pytorch('max-autotune', 'torch.compile max-autotune', { mode: 'max-autotune', optimizer: 'adamw_fused' }), compiles: true, alone: true }
+  compiled('compile', 'torch.compile'),
+  { ...compiled('reduce-overhead', 'torch.compile reduce-overhead'), cuda: true },
+  { ...compiled('max-autotune', 'torch.compile max-autotune'), alone: true }
 ]
 
 /** Where nothing is chosen: all that the device has; on a CPU, where this only shows that it runs, what needs no compiler. */
@@ -42,7 +43,9 @@ export function chooseSides(device, chosen) {
   }
 }
 
-/** Time that is over: what waits for an answer is told so, and the process that owes it is ended. */
+export class Late extends Error {}
+
+/** The time that a benchmark may take. */
 export class Deadline {
   constructor(seconds) {
     this.end = performance.now() + seconds * 1000
@@ -52,14 +55,14 @@ export class Deadline {
     return (this.end - performance.now()) / 1000
   }
 
-  /** @template T @param {{ kill(): void, name: string }} server @param {() => Promise<T>} ask @returns {Promise<T>} */
+  /** What `ask` gives; after the deadline the process that owes it is ended. */
   async within(server, ask) {
     if (this.end === Infinity) return ask()
     let timer
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
         server.kill()
-        reject(new Late(`${server.name} was not ready in time`))
+        reject(new Late('it was not ready in time'))
       }, Math.max(0, this.seconds) * 1000)
     })
     try {
@@ -70,4 +73,68 @@ export class Deadline {
   }
 }
 
-export class Late extends Error {}
+/** The sides of a case, each with the process that stands for it. One that fails or is late is named and left out from there on. */
+export class Contest {
+  /** @type {{ side: string, reason: string, failed: boolean }[]} */
+  skipped = []
+
+  constructor(live, deadline) {
+    this.live = live
+    this.deadline = deadline
+  }
+
+  /** Starts all at the same time, but for the first, which tells which libtorch the others must have. */
+  static async start(sides, deadline) {
+    const servers = [await sides[0].start()]
+    const libtorch = servers[0].greeting.libtorch
+    const others = await Promise.allSettled(sides.slice(1).map((side) => side.start(libtorch)))
+    servers.push(...others.flatMap(({ value }) => value ?? []))
+    const failed = others.find(({ status }) => status === 'rejected')
+    if (failed) {
+      for (const server of servers) server.kill()
+      throw failed.reason
+    }
+    return new Contest(sides.map((side, i) => ({ ...side, server: servers[i] })), deadline)
+  }
+
+  get ours() {
+    return this.live.filter(({ id }) => id.startsWith('gmml'))
+  }
+
+  get theirs() {
+    return this.live.filter(({ id }) => !id.startsWith('gmml'))
+  }
+
+  /** Asks some sides at the same time. */
+  async together(sides, ask) {
+    await Promise.all(sides.map(async (side) => {
+      try {
+        await this.deadline.within(side.server, () => ask(side))
+      } catch (error) {
+        console.error(`${side.name} is left out: ${error.message}`)
+        side.server.kill()
+        this.live = this.live.filter((other) => other !== side)
+        this.skipped.push({ side: side.name, reason: error.message, failed: !(error instanceof Late) })
+      }
+    }))
+    if (this.live.length > 0) return
+    const kind = this.skipped.some(({ failed }) => failed) ? Error : Late
+    throw new kind(`nothing is left: ${this.skipped.map(({ side, reason }) => `${side}: ${reason}`).join('; ')}`)
+  }
+
+  /** Asks some sides one after the other. */
+  async inTurn(sides, ask) {
+    for (const side of sides) await this.together([side], ask)
+  }
+
+  /** Asks all: compilers at the same time, but for those that choose kernels by their time, which must be alone. */
+  async ready(ask) {
+    await this.inTurn(this.live.filter(({ compiles }) => !compiles), ask)
+    await this.together(this.live.filter(({ compiles, alone }) => compiles && !alone), ask)
+    await this.inTurn(this.live.filter(({ alone }) => alone), ask)
+  }
+
+  end() {
+    for (const { server } of this.live) server.kill()
+  }
+}

@@ -7,7 +7,7 @@ import { saveSafetensors } from 'gmml/io'
 import * as torch from 'gmml/torch'
 import { VisionTransformer } from 'gmml/vision'
 import { median, summary } from '../statistics.mjs'
-import { chooseSides, Deadline, Late } from './sides.mjs'
+import { chooseSides, Contest, Deadline, Late } from './sides.mjs'
 
 const TINY = { dim: 192, depth: 12, heads: 3 }
 const SMALL = { dim: 384, depth: 12, heads: 6 }
@@ -71,120 +71,105 @@ function compare(losses, reference, { step, mean }) {
   return { largest, mean: average, agrees: largest <= step && average <= mean }
 }
 
-/** One case: starts the sides, compares their losses, then times those that agree. */
-async function runCase(shape, sides, { device, timing, deadline, seed }) {
-  const folder = mkdtempSync(join(tmpdir(), 'gmml-bench-'))
-  const skipped = []
-  let live = []
-  /** Asks all sides; one that fails or is late is named and left out from here on. */
-  const each = async (list, ask) => {
-    await Promise.all(list.map(async (side) => {
-      try {
-        await deadline.within(side.server, () => ask(side))
-      } catch (error) {
-        console.error(`${shape.name}: ${side.name} is left out: ${error.message}`)
-        side.server.kill()
-        live = live.filter((other) => other !== side)
-        skipped.push({ side: side.name, reason: error.message, failed: !(error instanceof Late) })
-      }
-    }))
-  }
-  /** One after the other, so that none disturbs the other's choice of kernels. */
-  const inTurn = async (list, ask) => {
-    for (const side of list) await each([side], ask)
-  }
-  try {
-    const first = await sides[0].start()
-    live = await Promise.all(sides.map(async (side, i) => ({ ...side, server: i === 0 ? first : await side.start(first.greeting.libtorch) })))
-    const base = { ...shape, device, amp: 'bfloat16', seed, drop_path: 0, mode: 'eager' }
-    const batch = shape.batch ?? (await findBatch(live.find(({ id }) => !id.startsWith('gmml'))?.server ?? live[0].server, base, live.length))
-    const files = await exchange(folder, { ...shape, batch })
-    const configure = (side, changes) => side.server.ask({ ...base, batch, ...files, ...side.config, ...changes })
+/**
+ * Compares the losses of all sides, without drop path: then nothing is random, and they are the same but for rounding.
+ * @param {(side: object, changes: object) => Promise<object>} configure
+ */
+async function checkLosses(contest, configure, timing) {
+  const curves = new Map(contest.live.map(({ id }) => [id, {}]))
+  // A compiler takes its time for each precision, and what it would do wrong shows in either.
+  await contest.inTurn(contest.live.filter(({ compiles }) => !compiles), async (side) => {
+    await configure(side, { amp: null })
+    curves.get(side.id).float32 = (await side.server.ask({ curve: timing.float32 })).losses
+  })
+  await contest.ready(async (side) => {
+    await configure(side, {})
+    curves.get(side.id).bfloat16 = (await side.server.ask({ curve: timing.curve })).losses
+  })
+  const reference = contest.live.find(({ id }) => id === 'eager') ?? contest.theirs[0] ?? contest.live[0]
+  const sides = contest.live.map(({ id, name }) => {
+    const precisions = Object.keys(TOLERANCE).filter((precision) => curves.get(id)[precision] && curves.get(reference.id)[precision])
+    const by = Object.fromEntries(precisions.map((precision) =>
+      [precision, compare(curves.get(id)[precision], curves.get(reference.id)[precision], TOLERANCE[precision])]))
+    return { side: name, ...by, losses: curves.get(id).bfloat16, agrees: Object.values(by).every(({ agrees }) => agrees) }
+  })
+  return { reference: reference.name, steps: timing.curve, sides }
+}
 
-    // Without drop path nothing is random: the losses of all sides are the same but for rounding.
-    const curves = new Map()
-    const alike = live.filter(({ compiles }) => !compiles)
-    await inTurn(alike, async (side) => {
-      await configure(side, { amp: null })
-      curves.set(side.id, { float32: (await side.server.ask({ curve: timing.float32 })).losses })
-    })
-    const draw = async (side) => {
-      const start = performance.now()
-      await configure(side, {})
-      const { losses } = await side.server.ask({ curve: timing.curve })
-      curves.set(side.id, { ...curves.get(side.id), bfloat16: losses, seconds: (performance.now() - start) / 1000 })
-    }
-    // Compilers work at the same time, except where kernels are chosen by their time.
-    await inTurn(live.filter(({ compiles }) => !compiles), draw)
-    await each(live.filter(({ compiles, alone }) => compiles && !alone), draw)
-    await inTurn(live.filter(({ alone }) => alone), draw)
-    const reference = live.find(({ id }) => id === 'eager') ?? live.find(({ id }) => !id.startsWith('gmml')) ?? live[0]
-    const checked = live.map((side) => {
-      const precisions = ['float32', 'bfloat16'].filter((precision) => curves.get(side.id)[precision])
-      const by = Object.fromEntries(precisions.map((precision) =>
-        [precision, compare(curves.get(side.id)[precision], curves.get(reference.id)[precision], TOLERANCE[precision])]))
-      return { side: side.name, ...by, losses: curves.get(side.id).bfloat16, agrees: Object.values(by).every(({ agrees }) => agrees) }
-    })
-    // A time of something else is no comparison.
-    const wrong = checked.filter(({ agrees }) => !agrees)
-
-    const ready = new Map()
-    const prepare = async (side) => {
-      const start = performance.now()
-      await configure(side, { drop_path: 0.1 })
-      await side.server.ask({ steps: timing.warmUp })
-      ready.set(side.id, { seconds: (performance.now() - start) / 1000 })
-      await side.server.ask({ forget: true })
-      const { steps, seconds } = await side.server.ask({ steps: 3 })
-      ready.get(side.id).steps = Math.max(1, Math.round((timing.turn * steps) / seconds))
-    }
-    await each(live.filter(({ compiles, alone }) => compiles && !alone), prepare)
-    await inTurn(live.filter(({ alone }) => alone), prepare)
-    await inTurn(live.filter(({ compiles }) => !compiles), prepare)
-
-    const matmul = live.find(({ id }) => id.startsWith('gmml'))?.server
-    const limits = []
-    const samples = new Map(live.map((side) => [side.id, []]))
-    for (let round = 0; round < timing.rounds && deadline.seconds > 10; round++) {
-      if (matmul && round % 5 === 0) limits.push((await matmul.ask({ matmul: { ...timing.matmul, device } })).flops)
-      // Each round begins with another side, so that none always follows the same one.
-      const order = live.map((_, i) => live[(round + i) % live.length])
-      await inTurn(order, async (side) => {
-        const { steps, seconds } = await side.server.ask({ steps: ready.get(side.id).steps })
-        samples.get(side.id).push(seconds / steps)
+/** Warms all sides up, then times them in turn, until the rounds are done or the time is over. */
+async function takeTurns(contest, configure, timing, device) {
+  const ready = new Map()
+  await contest.ready(async (side) => {
+    const start = performance.now()
+    await configure(side, { drop_path: 0.1 })
+    await side.server.ask({ steps: timing.warmUp })
+    const readySeconds = (performance.now() - start) / 1000
+    await side.server.ask({ forget: true })
+    const { steps, seconds } = await side.server.ask({ steps: 3 })
+    ready.set(side.id, { readySeconds, stepsPerTurn: Math.max(1, Math.round((timing.turn * steps) / seconds)) })
+  })
+  const samples = new Map(contest.live.map(({ id }) => [id, []]))
+  const products = []
+  for (let round = 0; round < timing.rounds && contest.deadline.seconds > 10; round++) {
+    if (round % 5 === 0) {
+      await contest.inTurn(contest.ours.slice(0, 1), async ({ server }) => {
+        products.push((await server.ask({ matmul: { ...timing.matmul, device } })).flops)
       })
     }
-    const rounds = Math.min(...live.map(({ id }) => samples.get(id).length))
-    if (!(rounds >= 3)) throw new Late(`${shape.name}: ${rounds} rounds in the time that there was, of at least 3`)
-    const extra = new Map()
-    await inTurn([...live], async (side) => {
-      extra.set(side.id, { memory: await side.server.ask({ memory: true }), host: (await side.server.ask({ host: timing.host })).seconds })
+    // Each round begins with another side, so that none always follows the same one.
+    await contest.inTurn(contest.live.map((_, i, all) => all[(round + i) % all.length]), async ({ id, server }) => {
+      const { steps, seconds } = await server.ask({ steps: ready.get(id).stepsPerTurn })
+      samples.get(id).push(seconds / steps)
     })
-    const { flopsPerCrop, ...gmmlRuntime } = matmul ? await configure(live.find(({ server }) => server === matmul), {}) : {}
-    const peak = limits.length ? median(limits) : null
-    const best = live.filter(({ id }) => id.startsWith('gmml')).sort((a, b) => median(samples.get(a.id)) - median(samples.get(b.id)))[0]
-    const results = live.filter(({ id }) => extra.has(id)).map((side) => {
-      const seconds = samples.get(side.id).slice(0, rounds)
-      const cropsPerSecond = summary(seconds.map((value) => batch / value))
-      return {
-        side: side.name, id: side.id, cropsPerSecond, secondsPerStep: seconds, stepsPerTurn: ready.get(side.id).steps,
-        readySeconds: ready.get(side.id).seconds, checkSeconds: curves.get(side.id).seconds, ...extra.get(side.id).memory,
-        hostMilliseconds: summary(extra.get(side.id).host.map((value) => value * 1000)),
-        mfu: peak && flopsPerCrop ? (cropsPerSecond.median * flopsPerCrop) / peak : null,
-        ...(best && side !== best && { bestGmmlFaster: summary(seconds.map((value, round) => value / samples.get(best.id)[round])) })
-      }
-    })
-    const pytorch = live.find(({ id }) => !id.startsWith('gmml'))?.server.greeting
+  }
+  const rounds = Math.min(...contest.live.map(({ id }) => samples.get(id).length))
+  if (rounds < 3) throw new Late(`${rounds} rounds in the time that there was, of at least 3`)
+  const results = new Map()
+  await contest.inTurn([...contest.live], async ({ id, server }) => {
+    const memory = await server.ask({ memory: true })
+    const host = (await server.ask({ host: timing.host })).seconds.map((value) => value * 1000)
+    results.set(id, { ...ready.get(id), ...memory, hostMilliseconds: summary(host), secondsPerStep: samples.get(id).slice(0, rounds) })
+  })
+  return { rounds, results, flops: products.length ? median(products) : null }
+}
+
+/** Starts the sides, compares their losses, and times them. */
+async function runCase(shape, sides, { device, timing, deadline }) {
+  const folder = mkdtempSync(join(tmpdir(), 'gmml-bench-'))
+  const contest = await Contest.start(sides, deadline)
+  try {
+    const base = { ...shape, device, amp: 'bfloat16', seed: 0, drop_path: 0, mode: 'eager' }
+    const batch = shape.batch ?? (await findBatch((contest.theirs[0] ?? contest.live[0]).server, base, contest.live.length))
+    const files = await exchange(folder, { ...shape, batch })
+    const facts = new Map()
+    const configure = async (side, changes) =>
+      facts.set(side.id, await side.server.ask({ ...base, batch, ...files, ...side.config, ...changes }))
+
+    const checked = await checkLosses(contest, configure, timing)
+    const { rounds, results, flops } = await takeTurns(contest, configure, timing, device)
+
+    const secondsOf = ({ id }) => results.get(id).secondsPerStep
+    const best = contest.ours.sort((a, b) => median(secondsOf(a)) - median(secondsOf(b)))[0]
+    const flopsPerCrop = best ? facts.get(best.id).flopsPerCrop : null
     return {
       row: {
-        name: shape.name, ...shape, batch, rounds, checked: { reference: reference.name, steps: timing.curve, sides: checked },
-        disagree: wrong.map(({ side }) => side), matmul: peak && { size: timing.matmul.size, teraflops: peak / 1e12 }, flopsPerCrop: flopsPerCrop ?? null,
-        bestGmml: best?.name ?? null, results, skipped
+        ...shape, batch, rounds, checked, disagree: checked.sides.filter(({ agrees }) => !agrees).map(({ side }) => side),
+        matmul: flops && { size: timing.matmul.size, teraflops: flops / 1e12 }, flopsPerCrop, bestGmml: best?.name ?? null,
+        results: contest.live.map((side) => {
+          const cropsPerSecond = summary(secondsOf(side).map((value) => batch / value))
+          return {
+            side: side.name, id: side.id, cropsPerSecond,
+            mfu: flops && flopsPerCrop ? (cropsPerSecond.median * flopsPerCrop) / flops : null,
+            ...(best && side !== best && { bestGmmlFaster: summary(secondsOf(side).map((value, i) => value / secondsOf(best)[i])) }),
+            ...results.get(side.id)
+          }
+        }),
+        skipped: contest.skipped
       },
-      runtimes: { gmml: gmmlRuntime, pytorch }
+      runtimes: { gmml: contest.ours[0] && facts.get(contest.ours[0].id), pytorch: contest.theirs[0] && facts.get(contest.theirs[0].id) }
     }
   } finally {
-    for (const { server } of live) server.kill()
+    contest.end()
     rmSync(folder, { recursive: true, force: true })
   }
 }
@@ -201,26 +186,26 @@ export async function run({ device, quick, only = '', sides: chosen, batch, seco
   for (const entry of CASES.filter(({ name }) => name.includes(only))) {
     const shape = { ...entry, ...(device === 'cpu' ? TRIAL : {}), ...(batch ? { batch: Number(batch) } : {}) }
     try {
-      if (deadline.seconds < 15) throw new Late(`${shape.name}: ${deadline.seconds.toFixed(0)} s were left`)
-      const { row, runtimes: found } = await runCase(shape, sides, { device, timing, deadline, seed: 0 })
+      if (deadline.seconds < 15) throw new Late(`${Math.max(0, deadline.seconds).toFixed(0)} s were left`)
+      const { row, runtimes: found } = await runCase(shape, sides, { device, timing, deadline })
       runtimes = found
       rows.push(row)
     } catch (error) {
       // What was measured until here is worth a record.
-      console.error(error instanceof Late ? error.message : error)
+      console.error(error instanceof Late ? `${shape.name}: ${error.message}` : error)
       skipped.push({ case: shape.name, reason: error.message, failed: !(error instanceof Late) })
     }
   }
   return {
     name: `step-${device}`,
     what: [
-      'a GMML training step, bfloat16 autocast, drop path 0.1, nothing waiting for the device: forward, masked L1, backward, clip per tensor, AdamW',
+      'a GMML training step, bfloat16 autocast, drop path 0.1: forward, masked L1, backward, clip per tensor, AdamW; nothing waits for the device',
       'bestGmmlFaster: crops/s of the fastest gmml side / this one, by round: above 1 gmml is faster',
-      'mfu: floating-point operations per second of the step (three times the forward products) / those of a bfloat16 product of matrices',
+      'mfu: operations per second of the step (three times those of the forward products) / those of a bfloat16 product of matrices',
       'reservedMiB, allocatedMiB: peaks of the allocator after warming up; hostMilliseconds: until a step is launched, the device idle before'
     ],
     runtimes, device, tolerance: TOLERANCE, timing, rows, skipped,
-    failed: skipped.some(({ failed }) => failed) || rows.some(({ disagree, skipped: left }) => disagree.length > 0 || left.some(({ failed }) => failed))
+    failed: [...skipped, ...rows.flatMap((row) => row.skipped)].some(({ failed }) => failed) || rows.some(({ disagree }) => disagree.length > 0)
   }
 }
 

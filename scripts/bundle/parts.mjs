@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { spawnSync } from 'node:child_process'
 import { cudaTests, readReport } from '../cuda-tests.mjs'
-import { readText } from '../tools.mjs'
+import { findLibtorch } from '../libtorch.mjs'
+import { SetupError, readText } from '../tools.mjs'
 import { runTimed } from './timed.mjs'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../..')
@@ -141,7 +142,19 @@ function inspect() {
   }
 }
 
-const built = await execute('build', [join(ROOT, 'scripts/install.mjs')], Math.min(300, remaining()), () => {
+/** Whether there is a torch: installing one is not for here. */
+function hasLibtorch() {
+  try {
+    findLibtorch()
+    return true
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    report({ part: 'build', status: 'failed', seconds: 0, detail: error.message })
+    return false
+  }
+}
+
+const built = hasLibtorch() && await execute('build', [join(ROOT, 'scripts/install.mjs')], Math.min(300, remaining()), () => {
   const line = readText(join(out, 'build.log')).split('\n').findLast((text) => text.startsWith('gmml: '))
   return line?.slice('gmml: '.length) ?? ''
 })
