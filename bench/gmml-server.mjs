@@ -4,9 +4,9 @@ import { fileURLToPath } from 'node:url'
 import * as torch from 'gmml/torch'
 import { startServer } from './json-lines.mjs'
 
-/** @param {'ops' | 'step'} script @param {string} [name] */
-export function startGmml(script, name = 'gmml') {
-  return startServer(name, process.execPath, [fileURLToPath(new URL(`${script}-server.mjs`, import.meta.url))])
+/** @param {'ops' | 'step' | 'device/step'} script @param {string} [name] @param {string[]} [args] */
+export function startGmml(script, name = 'gmml', args = []) {
+  return startServer(name, process.execPath, [fileURLToPath(new URL(`${script}-server.mjs`, import.meta.url)), ...args])
 }
 
 /** Version and commit of the libtorch that this process has loaded, from the version.py beside it. */

@@ -37,6 +37,10 @@ export async function startServer(name, command, args, env = process.env) {
     async stop() {
       child.stdin.end()
       await ended
+    },
+    /** Ends it whatever it is doing. */
+    kill() {
+      child.kill('SIGKILL')
     }
   }
 }

@@ -1,4 +1,4 @@
-// Times single operators on 4x4 tensors, on request. The protocol is that of bench/pytorch/ops.py.
+// Times single operators on 4x4 tensors, on request: node ops-server.mjs [DEVICE]. The protocol is that of bench/pytorch/ops.py.
 import * as torch from 'gmml/torch'
 import { runtime } from './gmml-server.mjs'
 import { serve } from './json-lines.mjs'
@@ -23,16 +23,20 @@ const STATEMENTS = {
 /** Calls between two clean-ups: a user's step, or the forward of a module, is about this long. */
 const SCOPE = 100
 
+const device = process.argv[2] ?? 'cpu'
 torch.setNumThreads(1)
 torch.manualSeed(0)
 const values = {
-  a: torch.randn([4, 4]), b: torch.randn([4, 4]), g: torch.randn([4, 4], { requiresGrad: true }),
-  w: torch.randn([4, 4]), v: torch.randn([4]), u: torch.randn([4])
+  a: torch.randn([4, 4], { device }), b: torch.randn([4, 4], { device }), g: torch.randn([4, 4], { device, requiresGrad: true }),
+  w: torch.randn([4, 4], { device }), v: torch.randn([4], { device }), u: torch.randn([4], { device })
 }
+/** Waits for the device: its work is part of what is timed. Nothing on a CPU, where there is none left. */
+const wait = device === 'cpu' ? () => {} : () => torch.cuda.synchronize(device)
 
 // The statement stands in the loop itself, as timeit does it in Python: what is timed is the statement and no call around it.
-const timers = Object.fromEntries(Object.entries(STATEMENTS).map(([op, statement]) => [op, new Function('torch', 'values', 'count', `
+const timers = Object.fromEntries(Object.entries(STATEMENTS).map(([op, statement]) => [op, new Function('torch', 'values', 'count', 'wait', `
   const { ${Object.keys(values).join(', ')} } = values
+  wait()
   const start = process.hrtime.bigint()
   for (let done = 0; done < count; done += ${SCOPE}) {
     torch.scope(() => {
@@ -41,6 +45,7 @@ const timers = Object.fromEntries(Object.entries(STATEMENTS).map(([op, statement
       }
     })
   }
+  wait()
   return Number(process.hrtime.bigint() - start) / 1e9
 `)]))
 
@@ -49,5 +54,5 @@ await serve({ ...runtime(), ops: STATEMENTS, scope: SCOPE }, ({ op, iterations }
   if (!(iterations > 0) || iterations % SCOPE) {
     throw new RangeError(`expected iterations to be a multiple of ${SCOPE}, received ${iterations}`)
   }
-  return { op, iterations, seconds: timers[op](torch, values, iterations) }
+  return { op, iterations, seconds: timers[op](torch, values, iterations, wait) }
 })

@@ -1,4 +1,5 @@
-// Time per call of single operators on 4x4 float32, one thread: gmml against PyTorch from Python, alternating.
+// Time per call of single operators on 4x4 float32, one thread: gmml against PyTorch from Python, alternating. On a CPU, or on a GPU,
+// whose work on so few numbers takes less time than launching it: there it is the launch that is timed.
 import { startGmml } from './gmml-server.mjs'
 import { startPython } from './python-server.mjs'
 import { median, spread, summary, table } from './statistics.mjs'
@@ -11,11 +12,11 @@ const ROWS = [
 
 const TIMING = { full: { rounds: 15, seconds: 0.03, warmUp: 0.3 }, quick: { rounds: 3, seconds: 0.01, warmUp: 0.1 } }
 
-/** @param {{ quick: boolean }} options */
-export async function run({ quick }) {
+/** @param {{ quick: boolean, device?: 'cpu' | 'cuda' }} options `device`: given, the record has its name */
+export async function run({ quick, device }) {
   const { rounds, seconds, warmUp } = TIMING[quick ? 'quick' : 'full']
-  const gmml = await startGmml('ops')
-  const python = await startPython('ops', gmml.greeting.libtorch)
+  const gmml = await startGmml('ops', 'gmml', [device ?? 'cpu'])
+  const python = await startPython('ops', gmml.greeting.libtorch, 'PyTorch', [device ?? 'cpu'])
   const time = async (server, op, iterations) => (await server.ask({ op, iterations })).seconds / iterations
   try {
     // All operators before the first measurement: a program that has only ever called one operator is optimised for that one.
@@ -53,7 +54,8 @@ export async function run({ quick }) {
       }
     })
     return {
-      name: 'ops',
+      name: device ? `ops-${device}` : 'ops',
+      ...(device && { device }),
       what: 'time per call in microseconds, 4x4 float32, one thread, freeing included; ratio gmml / PyTorch by round: below 1 is faster',
       runtimes: { gmml: gmml.greeting, pytorch: python.greeting },
       rounds,
@@ -65,9 +67,9 @@ export async function run({ quick }) {
   }
 }
 
-export function print({ rows, rounds }) {
+export function print({ rows, rounds, device = 'cpu' }) {
   const micro = (value) => value.toFixed(2)
-  console.log(`\nops: microseconds per call, 4x4 float32, one thread; median of ${rounds} rounds (quartiles)`)
+  console.log(`\nops on ${device}: microseconds per call, 4x4 float32, one thread; median of ${rounds} rounds (quartiles)`)
   console.log(table(
     ['', 'gmml', 'PyTorch', 'gmml / PyTorch', 'of the best rounds'],
     rows.map(({ name, microseconds, best, ratio }) => [

@@ -4,13 +4,15 @@ import { pythonEnvironment } from '../scripts/python.mjs'
 import { startServer } from './json-lines.mjs'
 
 /**
- * @param {'ops' | 'step'} script
+ * @param {'ops' | 'step' | 'device_step'} script
  * @param {{ version: string, git: string }} libtorch the gmml side's, from its greeting
  * @param {string} [name]
+ * @param {string[]} [args]
  */
-export async function startPython(script, libtorch, name = 'PyTorch') {
-  const { python, env } = pythonEnvironment()
-  const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url))], env)
+export async function startPython(script, libtorch, name = 'PyTorch', args = []) {
+  // These scripts need torch alone, which is what a host of GPUs is sure to have.
+  const { python, env } = pythonEnvironment({ modules: [] })
+  const server = await startServer(name, python, [fileURLToPath(new URL(`pytorch/${script}.py`, import.meta.url)), ...args], env)
   const { torch, git } = server.greeting
   if (torch !== libtorch.version || git !== libtorch.git) {
     await server.stop()

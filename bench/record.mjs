@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
-import { relative } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -15,19 +15,34 @@ const git = (...args) => {
   }
 }
 
-/** The machine, as far as it decides the numbers. `load` tells a reader whether anything else was running. */
-export const describeDevice = () => ({
+/** The first GPU as its driver describes it: name, driver, memory, and what limits its speed. */
+function describeGpu() {
+  const fields = ['name', 'driver_version', 'memory.total', 'clocks.max.sm', 'power.limit', 'ecc.mode.current']
+  try {
+    const query = [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader', '--id=0']
+    const answer = execFileSync('nvidia-smi', query, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim().split(/,\s*/)
+    return Object.fromEntries(fields.map((field, i) => [field, answer[i]]))
+  } catch {
+    return null // no driver, or one that does not say
+  }
+}
+
+/**
+ * The machine, as far as it decides the numbers. `load` tells a reader whether anything else was running.
+ * @param {string} [device] `cuda`: the GPU too
+ */
+export const describeDevice = (device) => ({
   cpu: cpus()[0].model.trim(), cores: availableParallelism(), memoryMiB: Math.round(totalmem() / 2 ** 20), kernel: release(),
-  load: loadavg()[0]
+  load: loadavg()[0], ...(device === 'cuda' && { gpu: describeGpu() })
 })
 
-/** Writes a record into bench/results, under the date, its name and the processor. */
-export function writeRecord(result, device, command) {
-  const folder = new URL('results/', import.meta.url)
+/** Writes a record into a folder (bench/results), under the date, its name and the processor, or the GPU where that was measured. */
+export function writeRecord(result, device, command, folder = fileURLToPath(new URL('results', import.meta.url))) {
   mkdirSync(folder, { recursive: true })
   const date = new Date().toISOString()
-  const cpu = device.cpu.toLowerCase().replace(/\(\w+\)|processor|cpu|@.*/g, '').match(/[a-z0-9]+/g).join('-')
-  const path = fileURLToPath(new URL(`${date.slice(0, 10)}-${result.name}-${cpu}.json`, folder))
+  const model = device.gpu?.name ?? device.cpu
+  const slug = model.toLowerCase().replace(/\(\w+\)|processor|cpu|@.*/g, '').match(/[a-z0-9]+/g).join('-')
+  const path = join(resolve(folder), `${date.slice(0, 10)}-${result.name}-${slug}.json`)
   const commit = git('rev-parse', 'HEAD')
   const modified = commit && git('status', '--porcelain', '--', 'src', 'native', 'bench') !== ''
   const record = { date, command, commit, modified, device, ...result }

@@ -1,10 +1,10 @@
 // Builds the addon from native/*.cc:  node scripts/build-native.mjs cmake|gyp
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeLibtorch, findLibtorch } from './libtorch.mjs'
 import { SetupError, TOOLS, findTool, installCommands, main, readText, runLogged } from './tools.mjs'
@@ -28,15 +28,15 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const FOLDERS = { cmake: join(ROOT, 'build-cmake'), gyp: join(ROOT, 'build') }
 const require = createRequire(import.meta.url)
 
-/** Where the build writes. @param {System} system */
-export function outputs(system) {
-  const folder = join(FOLDERS[system], 'Release')
-  return { addon: join(folder, 'gmml.node'), info: join(folder, 'build-info.json'), log: join(FOLDERS[system], 'build.log') }
+/** Where the build writes. @param {System} system @param {string} [folder] instead of the package's own, as in `buildNative` */
+export function outputs(system, folder = FOLDERS[system]) {
+  const release = join(folder, 'Release')
+  return { addon: join(release, 'gmml.node'), info: join(release, 'build-info.json'), log: join(folder, 'build.log') }
 }
 
-/** @param {System} system @returns {BuildInfo | undefined} undefined where nothing has been built */
-export function readBuildInfo(system) {
-  const { addon, info } = outputs(system)
+/** @param {System} system @param {string} [folder] @returns {BuildInfo | undefined} undefined where nothing has been built */
+export function readBuildInfo(system, folder) {
+  const { addon, info } = outputs(system, folder)
   return existsSync(addon) && existsSync(info) ? JSON.parse(readFileSync(info, 'utf8')) : undefined
 }
 
@@ -86,22 +86,38 @@ export function hasJpeg(compiler) {
   }
 }
 
+/**
+ * Where node-gyp is to work: it builds in the folder build/ beside binding.gyp, and nowhere else. For a build in another folder,
+ * which must have that name, links beside it stand for the package.
+ * @param {string} folder
+ */
+function gypRoot(folder) {
+  const root = dirname(folder)
+  if (root === ROOT) return root
+  mkdirSync(root, { recursive: true })
+  for (const name of ['binding.gyp', 'native', 'node_modules', 'package.json']) {
+    rmSync(join(root, name), { force: true })
+    symlinkSync(join(ROOT, name), join(root, name))
+  }
+  return root
+}
+
 /** The two commands of a build, both run by node. */
 const STEPS = {
-  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs */
-  cmake(libtorch, jpeg, jobs) {
+  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs @param {string} folder */
+  cmake(libtorch, jpeg, jobs, folder) {
     const cli = join(dirname(require.resolve('cmake-js/package.json')), 'bin/cmake-js')
     const { path, cuda, cudaInclude } = libtorch
     const [withCuda, withJpeg] = [cuda, jpeg].map((there) => (there ? 'ON' : 'OFF'))
     const defines = { GMML_LIBTORCH: path, GMML_CUDA: withCuda, GMML_JPEG: withJpeg, GMML_CUDA_INCLUDE: cudaInclude.join(';') }
-    const options = ['--directory', ROOT, '--out', FOLDERS.cmake, '--config', 'Release', '--log-level', 'warn']
+    const options = ['--directory', ROOT, '--out', folder, '--config', 'Release', '--log-level', 'warn']
     return {
       configure: [cli, 'configure', ...options, ...Object.entries(defines).map(([name, value]) => `--CD${name}=${value}`)],
       compile: [cli, 'build', ...options, '--parallel', jobs]
     }
   },
-  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs */
-  gyp(libtorch, jpeg, jobs) {
+  /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs @param {string} folder */
+  gyp(libtorch, jpeg, jobs, folder) {
     const cli = require.resolve('node-gyp/bin/node-gyp.js')
     const { path, cuda, cudaInclude } = libtorch
     const variables = { libtorch: path, cuda: cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: cudaInclude[0] ?? '' }
@@ -109,7 +125,7 @@ const STEPS = {
     const prefix = join(dirname(process.execPath), '..')
     const major = /^#define NODE_MAJOR_VERSION (\d+)/m.exec(readText(join(prefix, 'include/node/node_version.h')))?.[1]
     const local = major === process.versions.node.split('.')[0]
-    const options = ['--directory', ROOT, ...(local ? ['--nodedir', prefix] : [])]
+    const options = ['--directory', gypRoot(folder), ...(local ? ['--nodedir', prefix] : [])]
     return {
       configure: [cli, 'configure', ...options, '--', ...Object.entries(variables).map(([name, value]) => `-D${name}=${value}`)],
       compile: [cli, 'build', ...options, '--jobs', jobs]
@@ -126,10 +142,12 @@ function flagsOf(log) {
 
 /**
  * @param {System} system
- * @param {{ log?: (line: string) => void, libtorch?: Libtorch }} [options]
+ * @param {{ log?: (line: string) => void, libtorch?: Libtorch, folder?: string }} [options] `folder`: where to build, instead of
+ *   the package's own folder, from which the addon is loaded; for node-gyp it has to be called build
  * @returns {BuildInfo}
  */
-export function buildNative(system, { log = console.log, libtorch } = {}) {
+export function buildNative(system, { log = console.log, libtorch, folder = FOLDERS[system] } = {}) {
+  if (system === 'gyp' && basename(folder) !== 'build') throw new SetupError(`expected a folder called build for node-gyp, received ${folder}`)
   const compiler = checkTools(system)
   const found = libtorch ?? findLibtorch({ install: true, log })
   log(`gmml: ${describeLibtorch(found)}`)
@@ -137,19 +155,19 @@ export function buildNative(system, { log = console.log, libtorch } = {}) {
   const started = performance.now()
   const jpeg = hasJpeg(compiler.name)
   if (!jpeg) log('gmml: no libjpeg-turbo with headers, such as libjpeg62-turbo-dev: JPEG files are left to sharp, a fifth as fast')
-  const { addon, info, log: logFile } = outputs(system)
+  const { addon, info, log: logFile } = outputs(system, folder)
   const sources = hashSources()
-  const previous = readBuildInfo(system)
+  const previous = readBuildInfo(system, folder)
   // An addon that is left from before must not pass for the result of a build that failed.
   rmSync(info, { force: true })
-  const { configure, compile } = STEPS[system](found, jpeg, String(availableParallelism()))
+  const { configure, compile } = STEPS[system](found, jpeg, String(availableParallelism()), folder)
   const env = { ...process.env, VERBOSE: '1', V: '1' }
   /** @param {string[]} args @param {boolean} [append] */
   const step = (args, append = false) => runLogged(process.execPath, args, { log: logFile, append, cwd: ROOT, env })
   let ok = step(configure)
-  if (!ok && existsSync(join(FOLDERS[system], 'CMakeCache.txt'))) {
+  if (!ok && existsSync(join(folder, 'CMakeCache.txt'))) {
     // The folder remembers another compiler, generator or place.
-    rmSync(FOLDERS[system], { recursive: true })
+    rmSync(folder, { recursive: true })
     ok = step(configure)
   }
   ok &&= step(compile, true)
@@ -176,7 +194,7 @@ export function buildNative(system, { log = console.log, libtorch } = {}) {
   mkdirSync(dirname(info), { recursive: true })
   writeFileSync(`${info}.tmp`, `${JSON.stringify(result, null, 2)}\n`)
   renameSync(`${info}.tmp`, info)
-  log(`gmml: built ${addon.slice(ROOT.length + 1)} with ${system}, ${compiler.version}, in ${seconds} s`)
+  log(`gmml: built ${folder === FOLDERS[system] ? relative(ROOT, addon) : addon} with ${system}, ${compiler.version}, in ${seconds} s`)
   return result
 }
 

@@ -72,7 +72,7 @@ function findCudaHeaders(path, version) {
  * What the folder holds, or the reason why it is of no use.
  * @param {string} path @param {Source} source @returns {Libtorch | string}
  */
-function inspectFolder(path, source) {
+export function inspectFolder(path, source) {
   const needed = ['include/ATen/ATen.h', `lib/libtorch_cpu.${SUFFIX}`, `lib/libc10.${SUFFIX}`]
   const missing = needed.filter((name) => !existsSync(join(path, name)))
   if (missing.length > 0) return `not a libtorch folder: it has no ${missing.join(', no ')}`

@@ -22,10 +22,11 @@ const REFERENCE = {
 /**
  * Python to run the reference scripts with: `spawn(python, [script, ...], { env })`.
  * Throws a SetupError where there is none, or where its torch is not the addon's.
- * @param {{ ensure?: boolean, log?: (line: string) => void }} [options] `ensure`: install with pip what is missing
+ * @param {{ ensure?: boolean, modules?: readonly string[], log?: (line: string) => void }} [options] `ensure`: install with pip what is
+ *   missing; `modules`: what the scripts import beside torch
  * @returns {{ python: string, env: NodeJS.ProcessEnv, torch: string }}
  */
-export function pythonEnvironment({ ensure = false, log = () => {} } = {}) {
+export function pythonEnvironment({ ensure = false, modules = REFERENCE.modules, log = () => {} } = {}) {
   const libtorch = (readBuildInfo('cmake') ?? readBuildInfo('gyp'))?.libtorch ?? findLibtorch({ install: ensure, log })
   const plain = probePython(['torch', ...REFERENCE.modules])
   if (!plain) throw new SetupError(['missing python3, needed to compare with PyTorch.', ...installCommands([TOOLS.python])].join('\n'))
@@ -43,7 +44,7 @@ export function pythonEnvironment({ ensure = false, log = () => {} } = {}) {
     const file = python.modules.torch
     return file != null && existsSync(libtorch.path) && realpathSync(dirname(file)) === realpathSync(libtorch.path)
   }
-  const lacking = () => REFERENCE.modules.filter((name) => python.modules[name] == null)
+  const lacking = () => modules.filter((name) => python.modules[name] == null)
 
   if (lacking().length > 0) {
     const folder = join(cacheFolder(), `${REFERENCE.name}-${plain.tag}`)

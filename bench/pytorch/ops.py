@@ -1,8 +1,9 @@
-"""Times single operators on 4x4 tensors, on request. Protocol: README.md."""
+"""Times single operators on 4x4 tensors, on request: ops.py [DEVICE]. Protocol: README.md."""
 import json
 import os
 import platform
 import sys
+import time
 import timeit
 import traceback
 
@@ -29,12 +30,13 @@ STATEMENTS = {
 }
 
 
-def make_timers() -> dict[str, timeit.Timer]:
+def make_timers(device: str) -> dict[str, timeit.Timer]:
     """timeit inlines the statement in `for _ in itertools.repeat(None, n)` and switches the collector off."""
     torch.manual_seed(0)
     values = {"torch": torch, "F": F, "shape": (4,),
-              "a": torch.randn(4, 4), "b": torch.randn(4, 4), "g": torch.randn(4, 4, requires_grad=True),
-              "w": torch.randn(4, 4), "v": torch.randn(4), "u": torch.randn(4)}
+              "a": torch.randn(4, 4, device=device), "b": torch.randn(4, 4, device=device),
+              "g": torch.randn(4, 4, device=device, requires_grad=True), "w": torch.randn(4, 4, device=device),
+              "v": torch.randn(4, device=device), "u": torch.randn(4, device=device)}
     # The setup runs inside the timed function, so this makes locals of them.
     setup = "; ".join(f"{name} = values['{name}']" for name in values)
     scope = {"values": values}
@@ -75,14 +77,21 @@ def serve(greeting: dict, answer):
 
 
 def main():
+    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     torch.set_num_threads(1)
-    timers = make_timers()
+    timers = make_timers(device)
+    # The device's work is part of what is timed. On a CPU there is none left to wait for.
+    wait = (lambda: None) if device == "cpu" else torch.cuda.synchronize
 
     def answer(request: dict) -> dict:
         op, iterations = request["op"], request["iterations"]
         if op not in timers:
             raise ValueError(f"expected op to be one of {', '.join(timers)}, received {op}")
-        return {"op": op, "iterations": iterations, "seconds": timers[op].timeit(iterations)}
+        wait()
+        seconds = timers[op].timeit(iterations)
+        start = time.perf_counter()
+        wait()
+        return {"op": op, "iterations": iterations, "seconds": seconds + time.perf_counter() - start}
 
     serve(runtime() | {"ops": STATEMENTS}, answer)
 
