@@ -10,7 +10,7 @@ import { startGmml } from './gmml-server.mjs'
 import { startServer } from './json-lines.mjs'
 import { median, spread, summary, table } from './statistics.mjs'
 
-const TIMING = { full: { rounds: 9, seconds: 1 }, quick: { rounds: 2, seconds: 0.2 } }
+const TIMING = { full: { rounds: 7, seconds: 1 }, quick: { rounds: 2, seconds: 0.2 } }
 const LOADING = { workers: 2, batchSize: 32, views: 2 }
 
 async function photographs() {
@@ -58,7 +58,7 @@ async function measureCrops({ gmml, python }, { name, files }, timing) {
   const rows = []
   for (const crops of [1, 2]) {
     const samples = await takeTurns({
-      gmml: asking(gmml, 'crops', { crops }), sharp: asking(gmml, 'crops', { crops, decoder: 'sharp' }),
+      gmml: asking(gmml, 'crops', { crops }), libuv: asking(gmml, 'crops', { crops, libuv: true }), sharp: asking(gmml, 'crops', { crops, decoder: 'sharp' }),
       pytorch: asking(python, 'crops', { crops })
     }, files, timing)
     rows.push({ name, crops, files: files.length, speed: summaries(samples), ratio: ratio(samples.gmml, samples.pytorch) })
@@ -97,7 +97,7 @@ async function measureLoading({ gmml, python }, { name, folder, files }, { round
   const samples = { gmml: [], pytorch: [] }
   const { wall } = await gmml.ask(request)
   // Longer than the others: the start of processes is part of it.
-  const epochs = Math.max(1, Math.round((5 * seconds) / wall))
+  const epochs = Math.max(1, Math.round((3 * seconds) / wall))
   for (let round = 1; round <= rounds; round++) {
     const order = Object.keys(sides)
     for (const side of round % 2 ? order : order.reverse()) samples[side].push(await sides[side].ask({ ...request, epochs, seed: round }))
@@ -115,8 +115,13 @@ async function measureLoading({ gmml, python }, { name, folder, files }, { round
   }
 }
 
-/** @param {{ quick: boolean }} options */
-export async function run({ quick }) {
+/** By their names in the record. */
+const MEASUREMENTS = { rows: measureCrops, decoding: measureDecoding, resizing: measureResizing, loading: measureLoading }
+
+/** @param {{ quick: boolean, only?: string }} options */
+export async function run({ quick, only }) {
+  const chosen = Object.entries(MEASUREMENTS).filter(([name]) => !only || name.includes(only))
+  if (chosen.length === 0) throw new Error(`--only: expected a part of ${Object.keys(MEASUREMENTS).join(', ')}, received '${only}'`)
   const timing = TIMING[quick ? 'quick' : 'full']
   const sets = await photographs()
   const gmml = await startGmml('data')
@@ -129,15 +134,14 @@ export async function run({ quick }) {
     return rows.flat()
   }
   try {
+    const measured = []
+    for (const [name, measure] of chosen) measured.push([name, await all(measure)])
     return {
       name: 'data',
       what: 'images, and for `resizing` crops, per second of processor time; ratio gmml / PyTorch by round: above 1 is faster',
       runtimes: { gmml: gmml.greeting, pytorch: python.greeting },
       rounds: timing.rounds,
-      rows: await all(measureCrops),
-      decoding: await all(measureDecoding),
-      resizing: await all(measureResizing),
-      loading: await all(measureLoading)
+      ...Object.fromEntries(measured)
     }
   } finally {
     await Promise.all([gmml.stop(), python.stop()])
@@ -147,29 +151,31 @@ export async function run({ quick }) {
 const figures = (speed) => Object.values(speed).map(({ median }) => median.toFixed(0))
 const percent = ({ median, q1, q3 }) => `${spread({ median: 100 * median, q1: 100 * q1, q3: 100 * q3 }, 0)} %`
 
-export function print({ rows, decoding, resizing, loading, rounds }) {
-  const title = (text) => console.log(`\n${text}; median of ${rounds} rounds (quartiles)`)
-  title('data: images per CPU-second, JPEG to crops of 224')
-  console.log(table(
-    ['', 'gmml', 'gmml, sharp alone', 'Pillow + torchvision', 'gmml / torchvision'],
+export function print({ rows = [], decoding = [], resizing = [], loading = [], rounds }) {
+  console.log(`\ndata: median of ${rounds} rounds (quartiles)`)
+  // What was not asked for is not there.
+  const print = (title, head, rows) => rows.length && console.log(`\n${title}\n${table(head, rows)}`)
+  print(
+    'images per CPU-second, JPEG to crops of 224',
+    ['', 'gmml', 'gmml, decodeCrops', 'gmml, sharp alone', 'Pillow + torchvision', 'gmml / torchvision'],
     rows.map(({ name, crops, speed, ratio }) => [`${name}, ${crops} crop${crops > 1 ? 's' : ''}`, ...figures(speed), spread(ratio)])
-  ))
-  title('decoding alone: images per CPU-second, JPEG to all pixels')
-  console.log(table(
+  )
+  print(
+    'decoding alone: images per CPU-second, JPEG to all pixels',
     ['', 'gmml', 'gmml, sharp alone', 'Pillow', 'torchvision.io', 'gmml / Pillow'],
     decoding.map(({ name, speed, ratio }) => [name, ...figures(speed), spread(ratio)])
-  ))
-  title('resizing alone: crops per CPU-second, pixels to 224')
-  console.log(table(
+  )
+  print(
+    'resizing alone: crops per CPU-second, pixels to 224',
     ['', 'gmml', 'Pillow', 'torchvision, tensor', 'gmml / Pillow'],
     resizing.map(({ name, speed, ratio }) => [name, ...figures(speed), spread(ratio)])
-  ))
-  title(`whole batches of ${LOADING.batchSize} images, ${LOADING.views} views each, on the CPU with ${LOADING.workers} workers`)
-  console.log(table(
+  )
+  print(
+    `whole batches of ${LOADING.batchSize} images, ${LOADING.views} views each, on the CPU with ${LOADING.workers} workers`,
     ['', 'gmml / CPU-s', 'DataLoader / CPU-s', 'ratio', 'gmml / s', 'DataLoader / s', 'ratio', 'hand-over', 'event loop p99'],
     loading.map(({ name, perCpuSecond, perSecond, ratio, wallRatio, handOver, eventLoopDelay }) => [
       name, ...figures(perCpuSecond), spread(ratio), ...figures(perSecond), spread(wallRatio), percent(handOver),
       `${eventLoopDelay.p99.toFixed(0)} ms`
     ])
-  ))
+  )
 }

@@ -11,7 +11,7 @@ const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] 
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
   --write   a record in bench/results (the default without --quick)
-  --only    step, zoo, checkpoint: the cases whose name has TEXT in it; no record unless --write is given
+  --only    step, zoo, checkpoint, data: the cases whose name has TEXT in it; no record unless --write is given
   --results a folder for the records instead of bench/results
 
 On a GPU, ${Object.keys(ON_DEVICE).join(' and ')} alone:

@@ -68,7 +68,7 @@ const LEAVING = 1000
  * Makes batches of views. Which image is where in an epoch, and what its views are, depends on seed, epoch and index alone, so a resumed
  * run, any number of workers, and processes that share an epoch see the same.
  *
- * Memory: each worker thread has about 20 MB, the file it decodes, and of that 3 bytes for each pixel that the crops need. Each of the at most
+ * Memory: each worker thread has about 20 MB, the file it decodes, and a few rows of it. Each of the at most
  * three batches at a time has `views * B * 3 * H * W` bytes, and as a tensor four times as many on the device.
  */
 export class Loader {
