@@ -39,15 +39,15 @@ const BUILD_SECONDS = 300
  * @property {(context: Context) => string} [detail]
  */
 
-/** @param {string} name @returns {Part} */
-const bench = (name, limit = 90, least = 30) => ({
+/** @param {string} name @param {{ limit: number, least: number, takesDevice?: boolean }} options @returns {Part} */
+const bench = (name, { limit, least, takesDevice = true }) => ({
   limit,
   least,
   file: `bench/${name}.mjs`,
   needsDevice: true,
   command: ({ device, quick, seconds, extra, out }) => [
-    join(ROOT, 'bench/run.mjs'), name, '--device', device, ...(quick ? ['--quick'] : []), '--seconds', String(Math.floor(seconds * 0.95)),
-    '--results', out, '--write', ...extra
+    join(ROOT, 'bench/run.mjs'), name, ...(takesDevice ? ['--device', device, '--seconds', String(Math.floor(seconds * 0.95))] : []),
+    ...(quick ? ['--quick'] : []), '--results', out, '--write', ...extra
   ]
 })
 
@@ -80,9 +80,10 @@ const PARTS = {
       return losses.length > 0 ? `loss ${losses[0].toFixed(3)} to ${losses.at(-1).toFixed(3)}` : 'no losses'
     }
   },
-  'bench:ops': bench('ops'),
-  'bench:fused': bench('fused'),
-  'bench:step': bench('step', 540, 60)
+  'bench:ops': bench('ops', { limit: 90, least: 30 }),
+  // Measures on a GPU where there is one.
+  'bench:fused': bench('fused', { limit: 90, least: 30, takesDevice: false }),
+  'bench:step': bench('step', { limit: 540, least: 60 })
 }
 
 const USAGE = `./run.sh [--out FOLDER] [--seconds N] [--device cuda|cpu] [--quick] [PART ...]
