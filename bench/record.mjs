@@ -16,7 +16,7 @@ const git = (...args) => {
 }
 
 /** The first GPU as its driver describes it: name, driver, memory, and what limits its speed. */
-function describeGpu() {
+export function describeGpu() {
   const fields = ['name', 'driver_version', 'memory.total', 'clocks.max.sm', 'power.limit', 'ecc.mode.current']
   try {
     const query = [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader', '--id=0']
@@ -27,13 +27,10 @@ function describeGpu() {
   }
 }
 
-/**
- * The machine, as far as it decides the numbers. `load` tells a reader whether anything else was running.
- * @param {string} [device] `cuda`: the GPU too
- */
-export const describeDevice = (device) => ({
+/** The machine, as far as it decides the numbers. `load` tells a reader whether anything else was running. */
+export const describeDevice = () => ({
   cpu: cpus()[0].model.trim(), cores: availableParallelism(), memoryMiB: Math.round(totalmem() / 2 ** 20), kernel: release(),
-  load: loadavg()[0], ...(device === 'cuda' && { gpu: describeGpu() })
+  load: loadavg()[0]
 })
 
 /** Writes a record into a folder (bench/results), under the date, its name and the processor, or the GPU where that was measured. */

@@ -1,6 +1,6 @@
 // npm run bench -- [ops] [step] [zoo] [types] [checkpoint] [data] [--quick] [--write] [--only TEXT] [--device cuda]: see README.md
 import { parseArgs } from 'node:util'
-import { describeDevice, writeRecord } from './record.mjs'
+import { describeDevice, describeGpu, writeRecord } from './record.mjs'
 
 const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data']
 const USUAL = ['ops', 'step']
@@ -54,11 +54,12 @@ if (options.help) {
 } else {
   const command = ['npm run bench --', ...process.argv.slice(2)].join(' ')
   for (const name of options.names) {
-    const device = describeDevice(options.device)
+    const device = describeDevice()
     const { run, print } = await import(options.device ? ON_DEVICE[name] : `./${name}.mjs`)
     const result = await run(options)
     print(result)
-    if (options.write) writeRecord(result, device, command, options.results)
+    const gpu = result.device === 'cuda' ? { gpu: describeGpu() } : {}
+    if (options.write) writeRecord(result, { ...device, ...gpu }, command, options.results)
     if (result.failed) process.exitCode = 1
   }
 }

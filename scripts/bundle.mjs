@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { copyPackages } from './bundle/packages.mjs'
 import { cacheFolder, installOnce } from './pip.mjs'
-import { SetupError, findOnPath, main, readText } from './tools.mjs'
+import { SetupError, findOnPath, main } from './tools.mjs'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 /** Most that a bundle may weigh. */
@@ -21,6 +21,10 @@ const CONTENTS = [
   'bench', 'test'
 ]
 const LEFT_OUT = /^(bench\/results|dist\/.*\.(d\.ts|map)|.*__pycache__)$/
+/**
+ * A third of the packages' size that no part of run.sh needs, loaded where it is used: charts, which evaluations draw, and vite's style sheets.
+ */
+const WITHOUT = ['@napi-rs/canvas', 'vega', '@expo-google-fonts/inter', 'lightningcss']
 /** Libraries that every Linux has on which libtorch runs. */
 const EVERYWHERE = /^(lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+|atomic)|ld-linux-x86-64)\.so\.\d+$/
 
@@ -40,11 +44,7 @@ export function stage(folder) {
     cpSync(source, join(folder, name), { recursive: true, filter: (path) => !LEFT_OUT.test(path.slice(ROOT.length + 1)) })
   }
   const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
-  // Of the fonts in many weights those that charts are drawn with.
-  const drawing = readText(join(ROOT, 'dist/report/draw.js'))
-  /** @param {string} path */
-  const skip = (path) => path.endsWith('.ttf') && !drawing.includes(path.split('/').slice(-2).join('/'))
-  return copyPackages(ROOT, folder, { roots: [...Object.keys(dependencies), 'vitest', 'fast-check', 'hyparquet-writer'], skip })
+  return copyPackages(ROOT, folder, { roots: [...Object.keys(dependencies), 'vitest', 'fast-check', 'hyparquet-writer'], without: WITHOUT })
 }
 
 /** This Node without its symbols, compressed: made once, since it takes a minute. @returns {string} its path */

@@ -1,11 +1,12 @@
-// The test files that have something to say about CUDA: those that ask whether it is there.
+// The test files that have something to say about CUDA: those that ask whether it is there, or that are called after it.
 import { readFileSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 
 /** @param {string} root folder of the package @returns {string[]} paths relative to it */
 export function cudaTests(root) {
   const files = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.test.ts'))
-  const asks = (/** @type {string} */ path) => readFileSync(join(root, path), 'utf8').includes('cuda.isAvailable()')
+  const asks = (/** @type {string} */ path) =>
+    basename(path).includes('cuda') || readFileSync(join(root, path), 'utf8').includes('cuda.isAvailable()')
   return files.map((name) => join('test', name)).filter(asks).sort()
 }
 

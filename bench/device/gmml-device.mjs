@@ -30,12 +30,12 @@ export function captureStep(step, device) {
       warmedUp++
       return graph.warmUp(step)
     }
-    loss ??= torch.keep(graph.capture(step))
+    loss ??= graph.capture(step)
     graph.replay()
     // Another handle on the same memory: a scope frees what a step returns.
     return loss.detach()
   }
-  return Object.assign(replay, { dispose: () => (loss?.dispose(), graph.dispose()) })
+  return Object.assign(replay, { dispose: () => graph.dispose() })
 }
 
 /** Gives unused memory back, and begins to count anew. */

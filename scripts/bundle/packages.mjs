@@ -24,9 +24,9 @@ function suits(entry, platform) {
  * Folders of all packages that the named ones need, as Node finds them: nested ones before those further up.
  * @param {Record<string, Locked>} locked `packages` of a package-lock.json
  * @param {readonly string[]} roots
- * @param {typeof PLATFORM} [platform]
+ * @param {{ without?: readonly string[], platform?: typeof PLATFORM }} [options] `without`: packages that are left out, with what only they need
  */
-export function packageFolders(locked, roots, platform = PLATFORM) {
+export function packageFolders(locked, roots, { without = [], platform = PLATFORM } = {}) {
   /** @param {string} name @param {string} from */
   const locate = (name, from) => {
     for (let base = from; ; base = base.slice(0, Math.max(base.lastIndexOf('/node_modules/'), 0))) {
@@ -40,6 +40,7 @@ export function packageFolders(locked, roots, platform = PLATFORM) {
   /** @type {{ name: string, from: string, needed: boolean }[]} */
   const waiting = roots.map((name) => ({ name, from: '', needed: true }))
   for (let next = waiting.pop(); next; next = waiting.pop()) {
+    if (without.includes(next.name)) continue
     const path = locate(next.name, next.from)
     const entry = path === undefined ? undefined : locked[path]
     if (path === undefined || !entry) {
@@ -66,11 +67,11 @@ const UNUSED_FOLDER = /^(docs?|tests?|__tests__|examples?|benchmarks?|man|\.gith
  * Copies the packages without what no program runs. Packages inside packages are entries of their own.
  * @param {string} root folder with package-lock.json and node_modules
  * @param {string} target
- * @param {{ roots: readonly string[], skip?: (path: string) => boolean }} options `skip`: further paths, relative to `root`, that are left out
+ * @param {{ roots: readonly string[], without?: readonly string[] }} options
  */
-export function copyPackages(root, target, { roots, skip = () => false }) {
+export function copyPackages(root, target, { roots, without = [] }) {
   const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'))
-  const folders = packageFolders(packages, roots)
+  const folders = packageFolders(packages, roots, { without })
   for (const folder of folders) {
     const source = join(root, folder)
     if (!existsSync(source)) throw new Error(`${folder} is not installed: npm ci`)
@@ -79,7 +80,6 @@ export function copyPackages(root, target, { roots, skip = () => false }) {
       filter(path) {
         const inside = path.slice(source.length + 1)
         if (inside === '') return true
-        if (skip(path.slice(root.length + 1))) return false
         // Only at the top of a package is a folder of such a name surely not part of the program.
         return statSync(path).isDirectory() ? inside.includes(sep) || !UNUSED_FOLDER.test(inside) : !UNUSED_FILE.test(basename(path))
       }

@@ -23,8 +23,13 @@ const images = join(ROOT, 'data/fashion-mnist-mini/train')
  * @property {string[]} extra arguments given with the part
  */
 
+/** Seconds that everything may take, where nothing is said. */
+const USUAL_SECONDS = 600
+/** Seconds that the build may take of them. */
+const BUILD_SECONDS = 300
+
 /**
- * A part: its command, how long it may take and must have (seconds), and what is said of its end.
+ * A part: its command, how long it may take and must have (seconds, of the usual total; with more time it may take more), and what is said of its end.
  * @typedef {object} Part
  * @property {number} limit
  * @property {number} least
@@ -34,15 +39,15 @@ const images = join(ROOT, 'data/fashion-mnist-mini/train')
  * @property {(context: Context) => string} [detail]
  */
 
-/** @param {string} name @returns {Part} */
-const bench = (name, limit = 90, least = 30) => ({
+/** @param {string} name @param {{ limit: number, least: number, takesDevice?: boolean }} options @returns {Part} */
+const bench = (name, { limit, least, takesDevice = true }) => ({
   limit,
   least,
   file: `bench/${name}.mjs`,
   needsDevice: true,
   command: ({ device, quick, seconds, extra, out }) => [
-    join(ROOT, 'bench/run.mjs'), name, '--device', device, ...(quick ? ['--quick'] : []), '--seconds', String(Math.floor(seconds * 0.95)),
-    '--results', out, '--write', ...extra
+    join(ROOT, 'bench/run.mjs'), name, ...(takesDevice ? ['--device', device, '--seconds', String(Math.floor(seconds * 0.95))] : []),
+    ...(quick ? ['--quick'] : []), '--results', out, '--write', ...extra
   ]
 })
 
@@ -75,9 +80,10 @@ const PARTS = {
       return losses.length > 0 ? `loss ${losses[0].toFixed(3)} to ${losses.at(-1).toFixed(3)}` : 'no losses'
     }
   },
-  'bench:ops': bench('ops'),
-  'bench:fused': bench('fused'),
-  'bench:step': bench('step', 540, 60)
+  'bench:ops': bench('ops', { limit: 90, least: 30 }),
+  // Measures on a GPU where there is one.
+  'bench:fused': bench('fused', { limit: 90, least: 30, takesDevice: false }),
+  'bench:step': bench('step', { limit: 540, least: 60 })
 }
 
 const USAGE = `./run.sh [--out FOLDER] [--seconds N] [--device cuda|cpu] [--quick] [PART ...]
@@ -85,14 +91,14 @@ const USAGE = `./run.sh [--out FOLDER] [--seconds N] [--device cuda|cpu] [--quic
   Builds the addon, then runs the parts in this order: ${Object.keys(PARTS).join(', ')} (all, where none is named).
   A part can have arguments of its own: ./run.sh 'bench:step --only 224/16 --sides gmml,compile'
   --out       where JSON and logs go (default: results)
-  --seconds   for everything (default: 600); parts for which too little is left are skipped by name
+  --seconds   for everything (default: ${USUAL_SECONDS}); parts for which too little is left are skipped by name
   --device    what is measured (default: cuda; without a GPU nothing is, unless cpu is asked for)
   --quick     short and few, to see that it runs`
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    out: { type: 'string', default: 'results' }, seconds: { type: 'string', default: '600' }, device: { type: 'string' },
+    out: { type: 'string', default: 'results' }, seconds: { type: 'string', default: String(USUAL_SECONDS) }, device: { type: 'string' },
     quick: { type: 'boolean', default: false }, help: { type: 'boolean', default: false }
   }
 })
@@ -108,6 +114,7 @@ if (values.help || unknown.length > 0 || !(total > 0) || !['cuda', 'cpu', undefi
 }
 
 const started = Number(process.env.GMML_RUN_STARTED ?? Date.now() / 1000)
+const scale = Math.max(1, total / USUAL_SECONDS)
 const remaining = () => started + total - Date.now() / 1000
 const out = resolve(values.out)
 mkdirSync(out, { recursive: true })
@@ -154,7 +161,7 @@ function hasLibtorch() {
   }
 }
 
-const built = hasLibtorch() && await execute('build', [join(ROOT, 'scripts/install.mjs')], Math.min(300, remaining()), () => {
+const built = hasLibtorch() && await execute('build', [join(ROOT, 'scripts/install.mjs')], Math.min(BUILD_SECONDS * scale, remaining()), () => {
   const line = readText(join(out, 'build.log')).split('\n').findLast((text) => text.startsWith('gmml: '))
   return line?.slice('gmml: '.length) ?? ''
 })
@@ -173,7 +180,7 @@ for (const [name, part] of Object.entries(PARTS)) {
     else if (remaining() < part.least) skip(`${Math.max(0, remaining()).toFixed(0)} s are left, it needs ${part.least}`)
     else {
       // A little stays for the summary.
-      const seconds = Math.min(part.limit, remaining() - 5)
+      const seconds = Math.min(part.limit * scale, remaining() - 5)
       const context = { out, device: /** @type {'cuda' | 'cpu'} */ (device), quick: values.quick || !hasGpu, seconds, extra }
       await execute(name, part.command(context), seconds, () => part.detail?.(context) ?? '')
     }
