@@ -2,13 +2,13 @@
 import { parseArgs } from 'node:util'
 import { describeDevice, writeRecord } from './record.mjs'
 
-const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data']
+const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data', 'fused']
 const USUAL = ['ops', 'step']
 const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] [--only TEXT]
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
   --write   a record in bench/results (the default without --quick)
-  --only    step, zoo, checkpoint: the cases whose name has TEXT in it; no record unless --write is given`
+  --only    step, zoo, checkpoint, fused: the cases whose name has TEXT in it; no record unless --write is given`
 
 function parse() {
   try {
