@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util'
 import { describeDevice, describeGpu, writeRecord } from './record.mjs'
 
-const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data']
+const BENCHMARKS = ['ops', 'step', 'zoo', 'types', 'checkpoint', 'data', 'fused']
 const USUAL = ['ops', 'step']
 /** Those that measure on a device that is named, and the program that does. */
 const ON_DEVICE = { ops: './ops.mjs', step: './device/step.mjs' }
@@ -11,7 +11,7 @@ const USAGE = `npm run bench -- [${BENCHMARKS.join('] [')}] [--quick] [--write] 
 
   --quick   few and short rounds, to see that it runs; no record unless --write is given
   --write   a record in bench/results (the default without --quick)
-  --only    step, zoo, checkpoint, data: the cases whose name has TEXT in it; no record unless --write is given
+  --only    step, zoo, checkpoint, data, fused: the cases whose name has TEXT in it; no record unless --write is given
   --results a folder for the records instead of bench/results
 
 On a GPU, ${Object.keys(ON_DEVICE).join(' and ')} alone:

@@ -1,5 +1,5 @@
 import { expected } from '../errors.js'
-import { ConvTranspose2d, GELU, Linear, Module, Sequential } from '../nn/index.js'
+import { ConvTranspose2d, GELU, isFused, Linear, linearGelu, maskedL1, Module, Sequential } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import { initialise, patchify, requireBlocks, unpatchify, type VisionTransformer } from '../vision/index.js'
@@ -8,10 +8,12 @@ import { initialise, patchify, requireBlocks, unpatchify, type VisionTransformer
 export class ReconstructionHead extends Module {
   readonly mlp: Sequential
   readonly convTrans: ConvTranspose2d
+  readonly #layers: readonly (readonly [Linear, GELU])[]
 
   constructor(dim: number, channels: number, readonly patchSize: number) {
     super()
-    this.mlp = new Sequential(new Linear(dim, dim), new GELU(), new Linear(dim, dim), new GELU(), new Linear(dim, dim), new GELU())
+    this.#layers = Array.from({ length: 3 }, () => [new Linear(dim, dim), new GELU()] as const)
+    this.mlp = new Sequential(...this.#layers.flat())
     this.convTrans = new ConvTranspose2d(dim, channels, patchSize, { stride: patchSize })
     initialise(this)
   }
@@ -20,7 +22,8 @@ export class ReconstructionHead extends Module {
   override forward(tokens: Tensor): Tensor {
     // Kernel and stride are equal, so no two patches overlap: a matrix product per token, with the convolution's weights.
     const { weight, bias } = this.convTrans
-    return torch.linear(this.mlp.call(tokens), weight.flatten({ startDim: 1 }).t(), { bias: bias!.repeatInterleave(this.patchSize ** 2) })
+    const hidden = this.#layers.reduce((x, [linear, gelu]) => linearGelu(x, linear, gelu), tokens)
+    return torch.linear(hidden, weight.flatten({ startDim: 1 }).t(), { bias: bias!.repeatInterleave(this.patchSize ** 2) })
   }
 }
 
@@ -84,6 +87,9 @@ export class GroupMaskedModel extends Module {
       const { patchSize, channels } = this.backbone
       // Compared by patch: the target is cut into patches, which needs no gradient, instead of the prediction put together.
       const prediction = (this as GroupMaskedModel).call(corrupted)
+      if (isFused('maskedL1', prediction) && !clean.requiresGrad && !mask.requiresGrad) {
+        return maskedL1(prediction, clean, this.maskedOnly ? mask : null, patchSize)
+      }
       // A sum of many 16-bit numbers would be worth little.
       const precise = prediction.dtype.endsWith('float16') ? prediction.to('float32') : prediction
       const distance = precise.sub(patchify(clean, patchSize)).abs()

@@ -37,6 +37,11 @@ export class Linear extends Module {
   override forward(x: Tensor): Tensor {
     return torch.call<Tensor>(linear, x, this.weight, this.bias)
   }
+
+  /** {@link forward} without the bias. */
+  product(x: Tensor): Tensor {
+    return torch.call<Tensor>(linear, x, this.weight, null)
+  }
 }
 
 /** Normalisation over the last dimension. PyTorch: `nn.LayerNorm`. */
@@ -149,12 +154,18 @@ export class DropPath extends Module {
     requireProbability(p, 'p')
   }
 
-  /** @param x - [B, ...]. */
-  override forward(x: Tensor): Tensor {
-    if (!this.training || this.p === 0) return x
+  /** What each sample of x is multiplied by, drawn anew: [B, 1, ...]. Null where all are kept. */
+  factor(x: Tensor): Tensor | null {
+    if (!this.training || this.p === 0) return null
     const { shape, dtype, device } = x
     const kept = torch.empty([shape[0]!, ...shape.slice(1).map(() => 1)], { dtype, device }).bernoulli_({ p: 1 - this.p })
-    return x.mul(this.p < 1 ? kept.div_(1 - this.p) : kept)
+    return this.p < 1 ? kept.div_(1 - this.p) : kept
+  }
+
+  /** @param x - [B, ...]. */
+  override forward(x: Tensor): Tensor {
+    const factor = this.factor(x)
+    return factor ? x.mul(factor) : x
   }
 }
 

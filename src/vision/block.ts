@@ -1,4 +1,5 @@
-import { Attention, DropPath, GELU, Identity, LayerNorm, Linear, Module, newParameter, type Parameter } from '../nn/index.js'
+import { addLayerNorm, Attention, DropPath, GELU, Identity, LayerNorm, Linear, linearGelu, Module, newParameter } from '../nn/index.js'
+import type { Parameter } from '../nn/index.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 
@@ -16,7 +17,7 @@ class Mlp extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    return this.fc2.call(this.act.call(this.fc1.call(x)))
+    return this.fc2.call(linearGelu(x, this.fc1, this.act))
   }
 }
 
@@ -75,7 +76,23 @@ export class Block extends Module {
 
   /** @param x - [B, N, D]. */
   override forward(x: Tensor): Tensor {
-    const attended = x.add(this.dropPath.call(this.ls1.call(this.attn.call(this.norm1.call(x)))))
-    return attended.add(this.dropPath.call(this.ls2.call(this.mlp.call(this.norm2.call(attended)))))
+    return this.advance(x, this.norm1.call(x))[0]
+  }
+
+  /**
+   * {@link forward}, where its first norm has been computed before, and that of the next block is computed along: a sum and the norm that
+   * follows it are one pass over the tokens, where they are fused.
+   *
+   * @param x - [B, N, D].
+   * @param normalised - What this block's `norm1` makes of x.
+   * @param next - The norm that the result goes to, if it is to be computed.
+   * @returns The result [B, N, D], and what `next` makes of it.
+   */
+  advance(x: Tensor, normalised: Tensor, next?: LayerNorm): [x: Tensor, normalised?: Tensor] {
+    return torch.scope(() => {
+      const [attended, inner] = addLayerNorm(x, this.ls1.call(this.attn.call(normalised)), this.dropPath, this.norm2)
+      const branch = this.ls2.call(this.mlp.call(inner))
+      return next ? addLayerNorm(attended, branch, this.dropPath, next) : [attended.add(this.dropPath.call(branch))]
+    })
   }
 }

@@ -137,7 +137,10 @@ export class VisionTransformer extends Module {
   readonly depth: number
   /** Tokens before those of the patches: CLS and registers. */
   readonly numPrefixTokens: number
-  /** Whether blocks keep only their inputs in training and compute the rest again in backward: see `checkpoint` of `gmml/nn`. */
+  /**
+   * Whether blocks keep only their inputs in training and compute the rest again in backward: see `checkpoint` of `gmml/nn`. A block then
+   * computes its first norm by itself; where that is otherwise fused with the block before (`setFusion('on')`), results differ by rounding.
+   */
   gradCheckpointing = false
 
   /**
@@ -213,9 +216,12 @@ export class VisionTransformer extends Module {
   override forward(images: Tensor, blocks: readonly number[] = [this.depth]): Tensor {
     requireBlocks(blocks, this.depth)
     let x = this.embed(images)
+    let normalised: Tensor | undefined
     let total: Tensor | undefined
-    for (const [i, block] of [...this.blocks].slice(0, Math.max(...blocks)).entries()) {
-      x = this.gradCheckpointing ? checkpoint(block, x) : block.call(x)
+    const used = [...this.blocks].slice(0, Math.max(...blocks))
+    for (const [i, block] of used.entries()) {
+      if (this.gradCheckpointing) x = checkpoint(block, x)
+      else [x, normalised] = block.advance(x, normalised ?? block.norm1.call(x), used[i + 1]?.norm1)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }
     return this.norm.call(blocks.length > 1 ? total!.div(blocks.length) : total!)
