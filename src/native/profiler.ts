@@ -22,4 +22,5 @@ function between<T>(enter: (name: string) => void, leave: () => void, what: stri
 export const inRegion = <T>(name: string, callback: () => T): T =>
   between(enterRegion, leaveRegion, 'recordFunction', name, callback)
 
-export const inNvtxRange = <T>(name: string, callback: () => T): T => between(addon.nvtxPush, addon.nvtxPop, 'nvtxRange', name, callback)
+export const inNvtxRange = <T>(name: string, callback: () => T): T =>
+  between((text) => addon.nvtxPush(text), () => addon.nvtxPop(), 'nvtxRange', name, callback)

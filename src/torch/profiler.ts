@@ -6,11 +6,17 @@ import { deviceCount } from '../native/cuda.js'
 import * as native from '../native/profiler.js'
 import type { Synchronous } from '../native/tensor-handle.js'
 
-const known = ['cpu', 'cuda'] as const
+/** What a profiler can record. */
+export type Activity = 'cpu' | 'cuda'
+
+const known: readonly unknown[] = ['cpu', 'cuda']
+
+const areActivities = (value: unknown): value is readonly Activity[] =>
+  Array.isArray(value) && value.length > 0 && value.every((one) => known.includes(one))
 
 export interface ProfilerOptions {
   /** What is recorded: operators of the CPU's side, kernels and copies of GPUs. Default: what there is. */
-  readonly activities?: readonly ('cpu' | 'cuda')[]
+  readonly activities?: readonly Activity[]
   /** Whether the shapes of the operators' tensors are kept. Default false. */
   readonly shapes?: boolean
 }
@@ -31,7 +37,7 @@ function requireName(name: unknown): string {
 
 /** Records what libtorch does, for this thread, its backward passes and GPUs. Made by {@link profiler}. */
 export class Profiler {
-  readonly activities: readonly ('cpu' | 'cuda')[]
+  readonly activities: readonly Activity[]
   readonly #shapes: boolean
   #recording = false
   #steps = 0
@@ -40,12 +46,10 @@ export class Profiler {
   /** @internal */
   constructor(options: ProfilerOptions) {
     if (typeof options !== 'object' || options === null) throw expected('an object', 'the options of profiler()', options)
-    const { activities = deviceCount() > 0 ? known : ['cpu'], shapes = false } = options
-    if (!Array.isArray(activities) || activities.length === 0 || !activities.every((one) => known.includes(one))) {
-      throw expected(`an array of 'cpu', 'cuda' or both`, 'activities', activities)
-    }
+    const { activities = deviceCount() > 0 ? ['cpu', 'cuda'] : ['cpu'], shapes = false } = options
+    if (!areActivities(activities)) throw expected(`an array of 'cpu', 'cuda' or both`, 'activities', activities)
     if (typeof shapes !== 'boolean') throw expected('a boolean', 'shapes', shapes)
-    this.activities = [...activities] as ('cpu' | 'cuda')[]
+    this.activities = [...activities]
     this.#shapes = shapes
   }
 
