@@ -1,4 +1,4 @@
-import { counts, forbidWaiting, reset, simulated } from './index.js'
+import { counts, forbidWaiting, problems, reset, simulated } from './index.js'
 import { beforeEach, describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
@@ -72,5 +72,65 @@ describe.skipIf(!simulated)('the simulated GPU', () => {
     expect(() => there.nonzero()).toThrow(/nonzero waits for the device/)
     expect(() => there.maskedSelect(there.gt(0))).toThrow(/waits for the device/)
     there.add(1)
+  })
+})
+
+describe.skipIf(!simulated)('streams of the simulated GPU', () => {
+  const { cuda } = torch
+
+  it('find work on the same memory that nothing orders', () => {
+    const [side, main] = [cuda.stream(), cuda.currentStream()]
+    const x = torch.ones([4], { device: 'cuda' })
+    cuda.withStream(side, () => void x.add_(1))
+    expect(problems().join()).toMatch(/add_.* on stream \d+ (reads|writes over) what is written on stream 0/)
+    reset()
+    side.waitStream(main)
+    cuda.withStream(side, () => void x.add_(1))
+    main.waitEvent(side.recordEvent())
+    expect(x.add(0).cpu().toArray()).toEqual([3, 3, 3, 3])
+    expect(problems()).toEqual([])
+  })
+
+  it('let the host order work by waiting', () => {
+    const side = cuda.stream()
+    const x = torch.ones([4], { device: 'cuda' })
+    cuda.currentStream().synchronize()
+    cuda.withStream(side, () => void x.add_(1))
+    side.synchronize()
+    x.add_(1)
+    expect(problems()).toEqual([])
+  })
+
+  it('find memory that is freed while another stream uses it, unless the allocator is told', () => {
+    const side = cuda.stream()
+    const use = (told: boolean) => {
+      const x = torch.ones([4], { device: 'cuda' })
+      side.waitStream(cuda.currentStream())
+      const sum = cuda.withStream(side, () => x.add(1))
+      if (told) x.recordStream(side)
+      x.dispose()
+      cuda.synchronize()
+      sum.dispose()
+    }
+    use(true)
+    expect(problems()).toEqual([])
+    use(false)
+    expect(problems().join()).toMatch(/was freed while stream \d+ uses it/)
+  })
+
+  it('copy from pinned memory when it is asked for, and not before', () => {
+    const pinned = torch.ones([3]).pinMemory()
+    expect(pinned.isPinned()).toBe(true)
+    const late = pinned.to({ device: 'cuda', nonBlocking: true })
+    pinned.fill_(5) // too early: the copy has not been waited for
+    expect(late.cpu().toArray()).toEqual([5, 5, 5])
+    const done = pinned.to({ device: 'cuda', nonBlocking: true })
+    cuda.currentStream().recordEvent().synchronize()
+    pinned.fill_(6)
+    expect(done.cpu().toArray()).toEqual([5, 5, 5])
+    const ordinary = torch.ones([3])
+    const taken = ordinary.to({ device: 'cuda', nonBlocking: true })
+    ordinary.fill_(7)
+    expect(taken.cpu().toArray()).toEqual([1, 1, 1])
   })
 })
