@@ -22,6 +22,13 @@ const THREADS = 2
 const device = torch.cuda.isAvailable() ? 'cuda' : 'cpu'
 const randn = (shape, options = {}) => torch.keep(torch.randn(shape, { device, ...options }))
 
+/** A model whose prediction is given: what is left of its loss is the comparison. */
+class Given extends GroupMaskedModel {
+  forward() {
+    return this.prediction()
+  }
+}
+
 /** Parts of a step, each a function that runs forward and backward once. `amp` is autocast's dtype or null. */
 function parts({ batch, image, patch, dim, model }, amp) {
   const tokens = [batch, (image / patch) ** 2 + 1, dim]
@@ -31,10 +38,19 @@ function parts({ batch, image, patch, dim, model }, amp) {
   const x = randn(tokens, { requiresGrad: true })
   const branch = torch.keep(randn(tokens).to(amp ?? 'float32').detach().requiresGrad_())
   const [ofSum, ofNormalised, ofHidden] = [randn(tokens), randn(tokens), randn([...tokens.slice(0, 2), 4 * dim])]
-  const network = new GroupMaskedModel(visionTransformer(model, { imageSize: image, patchSize: patch, dropPath: 0.1 })).to(device)
-  const optimizer = new AdamW(network.parameters(), { lr: 5e-4, weightDecay: 0.04 })
+  const size = { imageSize: image, patchSize: patch, dropPath: 0.1 }
+  // Made when it is first used: the parts of other cases need none.
+  let trainer
+  const training = () => {
+    if (trainer) return trainer
+    const network = new GroupMaskedModel(visionTransformer(model, size)).to(device)
+    return (trainer = { network, optimizer: new AdamW(network.parameters(), { lr: 5e-4, weightDecay: 0.04 }) })
+  }
   const clean = randn([batch, 3, image, image])
   const { corrupted, mask } = torch.scope(() => corrupt(clean))
+  const given = new Given(visionTransformer('vit_micro', { ...size, depth: 1 }))
+  const prediction = torch.keep(randn([batch, (image / patch) ** 2, 3 * patch ** 2]).to(amp ?? 'float32').detach().requiresGrad_())
+  given.prediction = () => prediction
   const like = (gradient, output) => gradient.to(output.dtype)
   return {
     'residual + layer norm': () => {
@@ -45,7 +61,9 @@ function parts({ batch, image, patch, dim, model }, amp) {
       const hidden = cast(() => linearGelu(x, linear, gelu))
       torch.grad([hidden], [x, ...linear.parameters()], { gradOutputs: [like(ofHidden, hidden)] })
     },
+    'masked L1': () => void torch.grad(cast(() => given.loss(corrupted, clean, mask)), prediction),
     'training step': () => {
+      const { network, optimizer } = training()
       const loss = cast(() => network.loss(corrupted, clean, mask))
       loss.backward()
       clipGradNorm(network.parameters(), 3, { perTensor: true })

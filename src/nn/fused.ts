@@ -12,9 +12,9 @@ export type Fusion = 'auto' | 'on' | 'off'
 
 // What `auto` takes, by type of device. bench/README.md has the measurements (npm run bench -- fused); CUDA has none yet.
 const MEASURED_FASTER: Readonly<Record<FusedOperator, readonly string[]>> = {
-  addLayerNorm: [], // on the CPU a gain of a few per cent of what is itself a few per cent of a step
+  addLayerNorm: [],
   biasGelu: ['cpu'],
-  maskedL1: ['cpu']
+  maskedL1: []
 }
 
 /** Residual + layer norm, bias + GELU, and the masked L1 of patches. */

@@ -1,5 +1,5 @@
 import { expected } from '../errors.js'
-import { checkpoint, Identity, init, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
+import { checkpoint, Identity, init, isFused, LayerNorm, Linear, Module, ModuleList, newParameter, type Parameter } from '../nn/index.js'
 import { requireInteger, requireProbability } from '../nn/layers.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
@@ -221,6 +221,7 @@ export class VisionTransformer extends Module {
     const used = [...this.blocks].slice(0, Math.max(...blocks))
     for (const [i, block] of used.entries()) {
       if (this.gradCheckpointing) x = checkpoint(block, x)
+      else if (!isFused('addLayerNorm', x)) x = block.call(x)
       else [x, normalised] = block.advance(x, normalised ?? block.norm1.call(x), used[i + 1]?.norm1)
       if (blocks.includes(i + 1)) total = total ? total.add(x) : x
     }

@@ -104,10 +104,10 @@ describe('residual + layer norm', () => {
     const second = (run: typeof fused) => {
       const [sum, normalised] = run(...inputs, scale) as [Tensor, Tensor]
       const first = torch.grad([sum.square().add(normalised.pow(3)).sum()], inputs, { createGraph: true })
-      return torch.grad([first.reduce<Tensor>((total, one) => total.add(one!.square().sum()), torch.zeros([], { dtype: 'float64' }))], inputs)
+      return torch.grad([first.reduce<Tensor>((total, one) => total.add(one.square().sum()), torch.zeros([], { dtype: 'float64' }))], inputs)
     }
     const wanted = second(composed)
-    for (const [i, tensor] of second(fused).entries()) expect(relativeError(tensor!, wanted[i]!), `input ${i}`).toBeLessThan(1e-11)
+    for (const [i, tensor] of second(fused).entries()) expect(relativeError(tensor, wanted[i]!), `input ${i}`).toBeLessThan(1e-11)
   })
 
   it('of nothing is nothing; of extreme and undefined numbers what the composition gives', () => {
@@ -138,7 +138,7 @@ describe('residual + layer norm', () => {
     const [x, weight, bias] = [torch.randn([2, 9, 64]), torch.ones([64]), torch.zeros([64])].map(leaf) as [Tensor, Tensor, Tensor]
     const branch = leaf(torch.randn([2, 9, 64]).to('bfloat16'))
     const inputs = [x, branch, weight, bias] as const
-    const under = (run: () => Tensor[]) => torch.autocast('cpu', 'bfloat16', run as never) as Tensor[]
+    const under = (run: () => Tensor[]) => torch.autocast<Tensor[]>('cpu', 'bfloat16', run)
     expectSame(inputs, () => under(() => fused(...inputs)), () => under(() => composed(...inputs)), 5e-3)
     const halves = inputs.map((tensor) => leaf(tensor.to('bfloat16'))) as unknown as [Tensor, Tensor, Tensor, Tensor]
     expect(under(() => fused(...halves)).map(({ dtype }) => dtype)).toEqual(under(() => composed(...halves)).map(({ dtype }) => dtype))
@@ -213,7 +213,7 @@ describe('bias + GELU', () => {
       return torch.grad([first[0]!.square().sum().add(first[1]!.square().sum())], [x, bias])
     }
     const wanted = second(composed)
-    for (const [i, tensor] of second(fused).entries()) expect(relativeError(tensor!, wanted[i]!)).toBeLessThan(1e-11)
+    for (const [i, tensor] of second(fused).entries()) expect(relativeError(tensor, wanted[i]!)).toBeLessThan(1e-11)
     expectSame([x, bias], () => fused(x.transpose(0, 1), bias), () => composed(x.transpose(0, 1), bias), 1e-12)
     const empty = leaf(torch.zeros([0, 5]))
     const row = leaf(torch.zeros([5]))
@@ -416,7 +416,7 @@ describe.skipIf(!torch.cuda.isAvailable())('on CUDA', () => {
           const sum = a.add(scale ? b.mul(scale.to('float64')) : b)
           return [sum, torch.layerNorm(sum, [width], { weight: w, bias: c, eps: 1e-6 })]
         }
-        expectPrecise(inputs, (a, b, w, c) => torch.call<Tensor[]>(norm, a, b, w, c, 1e-6, scale?.to(branch).cuda()), reference as never)
+        expectPrecise(inputs, (a, b, w, c) => torch.call<Tensor[]>(norm, a, b, w, c, 1e-6, scale?.to(branch).cuda()), reference)
       }
     }
   })
@@ -426,7 +426,7 @@ describe.skipIf(!torch.cuda.isAvailable())('on CUDA', () => {
     for (const width of [33, 96, 260, 768, 3072]) {
       for (const [x, bias] of [['float32', 'float32'], ['bfloat16', 'float32'], ['float16', 'float16']] as const) {
         const inputs = [leaf(torch.randn([301, width]).mul(2).to(x)), leaf(torch.randn([width]).to(bias))]
-        expectPrecise(inputs, (a, b) => [torch.call<Tensor>(gelu, a, b)], (a, b) => [torch.gelu(a!.add(b!))])
+        expectPrecise(inputs, (a, b) => [torch.call<Tensor>(gelu, a, b)], (a, b) => [torch.gelu(a.add(b))])
       }
     }
   })
@@ -443,7 +443,7 @@ describe.skipIf(!torch.cuda.isAvailable())('on CUDA', () => {
           const distance = given.sub(patchify(clean.to('float64'), patch)).abs().unflatten(-1, [channels, patch ** 2])
           return [distance.mul(weight).sum().div(weight.sum().mul(channels))]
         }
-        expectPrecise([prediction], (given) => [torch.call<Tensor>(l1, given, clean.cuda(), mask.cuda(), patch)], reference as never)
+        expectPrecise([prediction], (given) => [torch.call<Tensor>(l1, given, clean.cuda(), mask.cuda(), patch)], reference)
       }
     }
   })
