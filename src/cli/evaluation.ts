@@ -7,7 +7,8 @@ import { describeScore, type Results } from '../evaluate/index.js'
 import { setNumThreads, type Device } from '../torch/index.js'
 import { isComputing } from '../train/settings.js'
 import { visionTransformers } from '../vision/index.js'
-import { integerFlag, partFlag } from './flags.js'
+import { integerFlag, partFlag, positiveFlag, shareFlag } from './flags.js'
+import { ProgressDisplay } from './progress.js'
 
 /** A command that measures an encoder. */
 export interface EvaluationCommand<Request> {
@@ -43,6 +44,8 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
     .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
     .option('--workers <number>', "threads that read and decode images; 0 = none but Node's own for files", integerFlag('--workers', 0))
+    .option('--max-broken <part>', 'part of the images that may be broken, at least one image; 0 = none (default: 0.01)', shareFlag('--max-broken'))
+    .option('--data-timeout <seconds>', 'without a single image, after which it stops (default: 300)', positiveFlag('--data-timeout'))
     .option('--limit <number>', 'use only so many images of each folder', integerFlag('--limit', 1))
     .addOption(new Option('--model <name>', 'of a random encoder').choices(Object.keys(visionTransformers)).default('vit_small'))
     .option('--image-size <number>', 'of a random encoder', integerFlag('--image-size', 1))
@@ -54,7 +57,8 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
       const given = command.opts<{ threads?: number; json?: boolean; out?: string }>()
       const { threads, json, out = resultsFolder(subject, name), ...options } = given
       if (threads) setNumThreads(threads)
-      const results = await measure({ ...options, subject, out } as Request)
+      const { onBroken, onNotice } = new ProgressDisplay()
+      const results = await measure({ ...options, onBroken, onNotice, subject, out } as Request)
       if (json) console.log(JSON.stringify(results))
       else for (const [kind, score] of Object.entries(results.scores)) console.log(`${kind.padEnd(7)} ${describeScore(score)}`)
       console.error(`${results.measuredOn.split} images; results.json and confusion matrices in ${out}`)

@@ -95,6 +95,15 @@ export function partFlag(flag: string): (text: string) => number {
   }
 }
 
+/** Reads a number from 0 to 1, or one of them, from a flag. */
+export function shareFlag(flag: string): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (text.trim() !== '' && value >= 0 && value <= 1) return value
+    throw new SettingsError(`Expected a number from 0 to 1 for ${flag}, received '${text}'`)
+  }
+}
+
 /** Reads a number above 0 from a flag. */
 export function positiveFlag(flag: string): (text: string) => number {
   return (text) => {

@@ -13,4 +13,4 @@ export {
   trainLinearProbe, type LinearProbe, type LinearProbeOptions, type ProbeProgress, type ProbeSettings, type ProbeTrial
 } from './linear-probe.js'
 export { measureKnn, measureProbe, type KnnRequest, type ProbeRequest } from './measure-features.js'
-export { Subject, type SubjectFeatures, type SubjectRequest } from './subject.js'
+export { Subject, type ReadingOptions, type SubjectFeatures, type SubjectRequest } from './subject.js'

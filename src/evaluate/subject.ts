@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 
-import { defaultStatistics, Loader, type ImageSource, type Statistics } from '../data/index.js'
+import { defaultStatistics, Loader, type ImageSource, type LoaderOptions, type Statistics } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
 import { manualSeed, scope, type Device, type Tensor } from '../torch/index.js'
 import { buildEncoder, loadEncoder, newestWeights, type EncoderDescription } from '../train/checkpoint.js'
@@ -11,8 +11,11 @@ import { settleDevice } from '../train/settle.js'
 import type { VisionTransformer, VisionTransformerName } from '../vision/index.js'
 import { extractFeatures, pixelFeatures } from './features.js'
 
+/** How images are read that an encoder is measured on, and who is told of those that cannot be. */
+export type ReadingOptions = Pick<LoaderOptions, 'maxBroken' | 'dataTimeout' | 'onBroken' | 'onNotice'>
+
 /** Which encoder, and what of it, is to be measured. */
-export interface SubjectRequest {
+export interface SubjectRequest extends ReadingOptions {
   /** A run's folder, a file of weights, `random` or `pixels`. */
   readonly subject: string
   /** `auto` is a GPU where there is one. Default cpu. */
@@ -100,10 +103,14 @@ export class Subject {
     }
   }
 
-  /** Features of images, without augmentation. The caller disposes of them. @throws InputError if no image can be decoded. */
+  /** Features of images, without augmentation. The caller disposes of them. @throws InputError if no image can be decoded, or too many not. */
   async features(images: ImageSource): Promise<SubjectFeatures> {
-    const { features: wanted = 'both', block, workers } = this.#request
-    const loader = new Loader(images, { size: this.#size, device: this.#device, statistics: this.#statistics, ...(workers !== undefined && { workers }) })
+    const { features: wanted = 'both', block, workers, maxBroken, dataTimeout, onBroken, onNotice } = this.#request
+    const loader = new Loader(images, {
+      size: this.#size, device: this.#device, statistics: this.#statistics,
+      ...(workers !== undefined && { workers }), ...(maxBroken !== undefined && { maxBroken }), ...(dataTimeout !== undefined && { dataTimeout }),
+      ...(onBroken && { onBroken }), ...(onNotice && { onNotice })
+    })
     try {
       if (!this.backbone) {
         const { pixels, indices } = await pixelFeatures(loader)

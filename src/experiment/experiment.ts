@@ -4,9 +4,9 @@ import { join } from 'node:path'
 
 import { chooseLabelled, parseLabelBudget } from '../data/index.js'
 import { InputError, SettingsError } from '../errors.js'
-import { measureKnn, measureProbe, openTest, openTraining, readResults, type Results } from '../evaluate/index.js'
+import { measureKnn, measureProbe, openTest, openTraining, readResults, type ReadingOptions, type Results } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
-import { finetune, pretrain, RunFolder, type PretrainHooks } from '../train/index.js'
+import { finetune, pretrain, pretrainSchema, RunFolder, type PretrainHooks } from '../train/index.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
 import { finetuneSettings, planCells, pretrainFolder, pretrainSettings, type Cell, type Sizes } from './plan.js'
 import { writeReport, type Found } from './report.js'
@@ -65,14 +65,19 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
 }
 
 /** Features of the pretrained and of a random encoder, without finetuning. */
-async function measureFeatures(config: ExperimentConfig): Promise<Results[]> {
-  const { images: train, test = train, model, imageSize, patchSize, limit, device } = config
+async function measureFeatures(config: ExperimentConfig, { onBroken, onNotice }: ExperimentHooks): Promise<Results[]> {
+  const { images: train, test = train, model, imageSize, patchSize, limit, device, workers } = config
   const random = { model, imageSize, patchSize }
+  const { maxBroken, dataTimeout } = pretrainSchema.shape
+  const reading: ReadingOptions = {
+    maxBroken: maxBroken.parse(config.pretrain['maxBroken']), dataTimeout: dataTimeout.parse(config.pretrain['dataTimeout']),
+    ...(onBroken && { onBroken }), ...(onNotice && { onNotice })
+  }
   const found: Results[] = []
   for (const subject of [pretrainFolder(config, 0), 'random']) {
     for (const [name, measure] of [['knn', measureKnn], ['probe', measureProbe]] as const) {
       const out = join(config.out, name, subject === 'random' ? 'random' : 'pretrained')
-      found.push((await readResults(out)) ?? (await measure({ subject, train, test, limit, device, out, ...random })))
+      found.push((await readResults(out)) ?? (await measure({ subject, train, test, limit, device, workers, out, ...random, ...reading })))
     }
   }
   return found
@@ -113,7 +118,7 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
     if (status === 'interrupted') return interrupted()
   }
   tell('kNN and linear probe of the features', false)
-  found.features.push(...(await measureFeatures(config)))
+  found.features.push(...(await measureFeatures(config, hooks)))
   report = await writeReport(config, sizes, found)
   for (const cell of cells) {
     if (hooks.signal?.aborted) return interrupted()

@@ -1,7 +1,8 @@
 import type { ChildProcess } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
 
 import { embedded, gmml, quick, root, temporaryFolder } from './support.js'
@@ -88,6 +89,25 @@ describe('gmml knn', () => {
     }
     expect(await accuracy(join(run, 'exported/backbone.safetensors'))).toEqual(byRun)
     expect(await accuracy(join(run, 'checkpoints/step-00000006.safetensors'))).toEqual(byRun)
+  })
+})
+
+describe('images that cannot be read', () => {
+  it('are named and left out up to --max-broken by gmml knn', async () => {
+    const picture = (value: number) => sharp({ create: { width: 8, height: 8, channels: 3, background: { r: value, g: 40, b: 40 } } }).png().toBuffer()
+    const folder = await temporaryFolder()
+    for (const [name, value] of [['dark', 20], ['light', 220]] as const) {
+      await mkdir(join(folder, name))
+      for (let i = 0; i < 10; i++) await writeFile(join(folder, name, `${i}.png`), await picture(value + i))
+    }
+    await writeFile(join(folder, 'dark/broken.png'), (await picture(20)).subarray(0, 60))
+    const command = ['knn', 'pixels', '--train', folder, '--validation', '0.2', '--k', '3', '--out', join(await temporaryFolder(), 'knn')]
+    const measured = await gmml(command)
+    expect(measured).toMatchObject({ code: 0, stdout: expect.stringMatching(/^pixels +100\.00 %/m) as string })
+    expect(measured.stderr.match(/left out: .*broken\.png/g)).toHaveLength(1)
+    const refused = await gmml([...command, '--max-broken', '0'])
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/1 of \d+ images are broken, and at most 0 may be/) as string })
+    expect(await gmml([...command, '--max-broken', '2'])).toMatchObject({ code: 2, stderr: expect.stringContaining('from 0 to 1 for --max-broken') as string })
   })
 })
 

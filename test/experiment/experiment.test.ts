@@ -2,9 +2,11 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
 
 import { readResults } from '../../src/evaluate/index.js'
 import { experiment, type ExperimentConfigInput } from '../../src/experiment/index.js'
+import { parseExperimentConfig } from '../../src/experiment/config.js'
 import { commandLine } from '../../src/experiment/command.js'
 import * as torch from '../../src/torch/index.js'
 import { finetune, pretrain } from '../../src/train/index.js'
@@ -134,5 +136,14 @@ describe('commandLine', () => {
   it('quotes what a shell would take apart, and leaves out what is not given', () => {
     const line = commandLine('pretrain', 'images', { images: "my photo's/", out: 'runs/a b', cropScale: [0.3, 1], allPixels: true, init: undefined, classToken: false })
     expect(line).toBe(`gmml pretrain 'my photo'\\''s/' --out 'runs/a b' --crop-scale 0.3,1 --all-pixels --no-class-token`)
+  })
+})
+
+describe('the settings in bench/', () => {
+  it.each(['fashion-mnist.yaml', 'fashion-mnist-gpu.yaml'])('%s holds legal settings', async (name) => {
+    const text = await readFile(new URL(`../../bench/${name}`, import.meta.url), 'utf8')
+    const config = parseExperimentConfig({ images, out, ...(parse(text) as object) })
+    expect(config.finetuneEpochs).toHaveLength(config.labels.length)
+    expect(config.scratch.layerDecay).toBe(1)
   })
 })

@@ -42,7 +42,7 @@ export async function metricsOf(run: string): Promise<Line[]> {
 
 /** The figures that must not depend on when and how fast a run was. */
 export async function reproducible(run: string): Promise<Line[]> {
-  const names = ['step', 'epoch', 'loss', 'lr', 'weightDecay', 'epochLoss', 'knn']
+  const names = ['step', 'epoch', 'loss', 'lr', 'weightDecay', 'epochLoss', 'knn', 'accuracy']
   return (await metricsOf(run)).map((line) => Object.fromEntries(Object.entries(line).filter(([name]) => names.includes(name))))
 }
 
