@@ -143,9 +143,9 @@ export class TrainingLoop {
   async #trainEpoch(epoch: number): Promise<boolean> {
     const { hooks, task } = this
     if (hooks.signal?.aborted) return false
-    const clock = new StepClock()
     const { device } = task.step
-    const queue = new StepQueue(device, stepsAhead(device), (step) => this.#settle(step, epoch, clock))
+    const clock = new StepClock(device)
+    using queue = new StepQueue(device, stepsAhead(device), (step) => this.#settle(step, epoch, clock))
     const end = (epoch + 1) * task.stepsPerEpoch
     const firstStep = this.#step - epoch * task.stepsPerEpoch
     if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
@@ -153,7 +153,8 @@ export class TrainingLoop {
     let launched = this.#step
     try {
       for await (const batch of task.batches(epoch, firstStep, hooks.signal)) {
-        const waited = clock.gotBatch()
+        // Images that the device is still making are waited for by the device.
+        const waited = batch.late ? Infinity : clock.gotBatch()
         const done = launched++
         await queue.add({ step: launched, indices: batch.indices, waited }, () => this.#launch(batch, done, epoch))
         // Lets timers, signals and the progress bar have their turn.

@@ -1,3 +1,4 @@
+import type { Device } from '../torch/index.js'
 import type { SettledStep } from './step-queue.js'
 import { TimeMark } from './time-mark.js'
 
@@ -10,11 +11,16 @@ import { TimeMark } from './time-mark.js'
  * wait.
  */
 export class StepClock {
-  #last = new TimeMark()
+  #last: TimeMark
   #wanted = performance.now()
   #elapsed = 0
   #waited = 0
   #images = 0
+
+  /** Time begins now. */
+  constructor(device: Device) {
+    this.#last = new TimeMark(device)
+  }
 
   /** The host waits for images from now on. */
   wantBatch(): void {

@@ -176,7 +176,7 @@ describe('the queue of steps', () => {
 
   it('settles in order, each as late as it may, and all when it is drained', async () => {
     const settled: SettledStep[] = []
-    const queue = new StepQueue('cpu', 2, (known) => {
+    using queue = new StepQueue('cpu', 2, (known) => {
       settled.push(known)
       return Promise.resolve()
     })
@@ -195,7 +195,7 @@ describe('the queue of steps', () => {
 
   it('forgets what comes after a step that could not be settled, and nothing where a step could not be asked for', async () => {
     const settled: number[] = []
-    const queue = new StepQueue('cpu', 2, (known) => {
+    using queue = new StepQueue('cpu', 2, (known) => {
       settled.push(known.step)
       return known.step === 2 ? Promise.reject(new Error('full')) : Promise.resolve()
     })
