@@ -1,6 +1,6 @@
 import { expected } from '../errors.js'
-import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
+import { upload } from './upload.js'
 
 // What functions on a batch of images share that have one parameter per image.
 
@@ -11,7 +11,7 @@ import type { Tensor } from '../torch/index.js'
  */
 export function column(values: readonly number[], images: Tensor): Tensor {
   requireEach(values, images, 'the parameters')
-  return torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1, 1]).to(images.device)
+  return upload(Float32Array.from(values), [values.length, 1, 1, 1], images.device)
 }
 
 /** @throws InputError unless `list` has one element for each image of the batch. */
@@ -25,12 +25,12 @@ export function perChannel(values: number | readonly number[], images: Tensor, n
   const channels = images.shape[1]!
   const list = typeof values === 'number' ? Array<number>(channels).fill(values) : values
   if (list.length !== channels) throw expected(`${channels} values, one for each channel,`, name, list)
-  return torch.tensor([...list], { dtype: 'float32' }).reshape([1, channels, 1, 1]).to(images.device)
+  return upload(Float32Array.from(list), [1, channels, 1, 1], images.device)
 }
 
 /** Positions in a batch as a tensor on the images' device. */
 export function rowsOf(positions: readonly number[], images: Tensor): Tensor {
-  return torch.fromTypedArray(BigInt64Array.from(positions, BigInt)).to(images.device)
+  return upload(BigInt64Array.from(positions, BigInt), [positions.length], images.device)
 }
 
 /** Values in [0, 1] as the nearest of 256 steps, 0 to 255. A new tensor. */

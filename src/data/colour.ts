@@ -2,6 +2,7 @@ import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import { column } from './batch.js'
+import { upload } from './upload.js'
 
 // Each function works on a batch [B, C, H, W] with values in [0, 1], with one parameter per image, and equals the function of the same name
 // in torchvision.transforms.functional. Images with one channel are grey.
@@ -11,7 +12,7 @@ const LUMA = [0.2989, 0.587, 0.114] as const
 
 function grey(images: Tensor): Tensor {
   if (images.shape[1] === 1) return images
-  return images.mul(torch.tensor([...LUMA]).reshape([1, 3, 1, 1]).to(images.device)).sum(1, { keepdim: true })
+  return images.mul(upload(Float32Array.of(...LUMA), [1, 3, 1, 1], images.device)).sum(1, { keepdim: true })
 }
 
 const blend = (images: Tensor, other: Tensor, factor: Tensor): Tensor =>
@@ -100,7 +101,7 @@ export function gaussianBlur(images: Tensor, sigmas: readonly number[]): Tensor 
     const side = vertical ? height : width
     const radius = Math.min(Math.max(LEAST_RADIUS, ...reaches), side - 1)
     const length = 2 * radius + 1
-    const distances = torch.arange(length, { dtype: 'float32' }).sub(radius).to(images.device)
+    const distances = torch.arange(length, { dtype: 'float32', device: images.device }).sub(radius)
     const beyond = distances.abs().gt(column(reaches, images).reshape([batch, 1]))
     const weights = distances.div(column(sigmas, images).reshape([batch, 1])).square().mul(-0.5).exp().maskedFill(beyond, 0)
     const kernel = weights.div(weights.sum(1, { keepdim: true })).reshape([batch, length, 1, 1, 1]).unbind({ dim: 1 })
@@ -120,7 +121,7 @@ function byChannel(images: Tensor, ...values: readonly (readonly number[])[]): T
   if (values.some(({ length }) => length !== channels)) {
     throw expected(`${channels} values`, 'mean and std', values.map(({ length }) => length).join(' and '))
   }
-  return values.map((list) => torch.tensor([...list]).reshape([1, channels, 1, 1]).to(images.device))
+  return values.map((list) => upload(Float32Array.from(list), [1, channels, 1, 1], images.device))
 }
 
 /**

@@ -1,14 +1,16 @@
 import pLimit from 'p-limit'
 
-import * as torch from '../torch/index.js'
 import { noGrad, scope, type Device, type Tensor } from '../torch/index.js'
+import { type BatchMemory, BatchMemoryPool } from './batch-memory.js'
 import { BrokenImageError } from './broken.js'
 import type { BrokenList } from './broken-list.js'
 import type { Size } from './crop.js'
 import type { Decoder } from './decoder.js'
 import type { CropPlan } from './draw.js'
 import { type EncodedSource, namedContent } from './encoded.js'
+import type { Staging } from './staging.js'
 import type { StallWatch } from './stall.js'
+import { upload } from './upload.js'
 
 /** The place of an image in a batch. */
 export interface Slot {
@@ -33,6 +35,7 @@ export interface DecodingTools {
   readonly decoder: Decoder
   readonly broken: BrokenList
   readonly watch: StallWatch
+  readonly staging: Staging
 }
 
 /** Images that are decoded when asked for, into memory that threads share: nothing is copied on the way but into the tensor. */
@@ -42,8 +45,7 @@ export class EncodedImages {
   readonly #device: Device
   readonly #tools: DecodingTools
   readonly #limit: ReturnType<typeof pLimit>
-  /** Memory of batches that are done: taken again, for new memory has to be cleared, and is collected when it pleases. */
-  #spare: SharedArrayBuffer[] = []
+  readonly #memory: BatchMemoryPool
 
   constructor(source: EncodedSource, size: Size, device: Device, tools: DecodingTools) {
     this.#source = source
@@ -51,6 +53,7 @@ export class EncodedImages {
     this.#device = device
     this.#tools = tools
     this.#limit = pLimit(tools.decoder.concurrency)
+    this.#memory = new BatchMemoryPool(device)
   }
 
   /**
@@ -60,8 +63,8 @@ export class EncodedImages {
    */
   async decode(slots: readonly Slot[], count: number, signal: AbortSignal): Promise<DecodedBatch> {
     const length = count * 3 * this.#size.height * this.#size.width
-    const memory = this.#take(slots.length * length)
-    const planes = slots.map((_, i) => new Uint8Array(memory, i * length, length))
+    const memory = this.#memory.take(slots.length * length)
+    const planes = slots.map((_, i) => new Uint8Array(memory.buffer, i * length, length))
     // All are waited for, also if one fails: the memory is not free before.
     const settled = await Promise.allSettled(slots.map((slot, i) => this.#decodeSlot(slot, planes[i]!, signal)))
     try {
@@ -71,15 +74,13 @@ export class EncodedImages {
       })
       return this.#gather(decoded, memory, count)
     } finally {
-      this.#spare.push(memory)
+      this.#memory.give(memory)
     }
   }
 
-  #take(bytes: number): SharedArrayBuffer {
-    const found = this.#spare.pop()
-    if (found?.byteLength === bytes) return found
-    this.#spare = []
-    return new SharedArrayBuffer(bytes)
+  /** Gives back memory that is pinned. */
+  dispose(): void {
+    this.#memory.dispose()
   }
 
   /** The image of a place, or the next that is not broken; null if there is none. */
@@ -114,17 +115,16 @@ export class EncodedImages {
   }
 
   /** From the order in memory, image by image, to view by view. */
-  #gather(decoded: readonly Decoded[], memory: SharedArrayBuffer, count: number): DecodedBatch {
+  #gather(decoded: readonly Decoded[], memory: BatchMemory, count: number): DecodedBatch {
     const { height, width } = this.#size
     const good = decoded.flatMap((image, slot) => (image ? [{ ...image, slot }] : []))
-    const views = noGrad(() =>
-      scope(() => {
-        const all = torch.fromTypedArray(new Uint8Array(memory), [decoded.length, count, 3, height, width]).to(this.#device)
-        const slots = BigInt64Array.from(good, ({ slot }) => BigInt(slot))
-        const chosen = good.length === decoded.length ? all : all.indexSelect(0, torch.fromTypedArray(slots).to(this.#device))
-        return chosen.transpose(0, 1).reshape([count * good.length, 3, height, width])
-      })
-    )
+    const gather = (): Tensor => {
+      const all = memory.toTensor([decoded.length, count, 3, height, width])
+      const slots = BigInt64Array.from(good, ({ slot }) => BigInt(slot))
+      const chosen = good.length === decoded.length ? all : all.indexSelect(0, upload(slots, [good.length], this.#device))
+      return chosen.transpose(0, 1).reshape([count * good.length, 3, height, width])
+    }
+    const views = this.#tools.staging.run(() => noGrad(() => scope(gather)))
     const shifts = Array.from({ length: count }, (_, view) => good.map((image) => image.shifts[view]!)).flat()
     return { indices: good.map(({ index }) => index), shifts, views }
   }

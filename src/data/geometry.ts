@@ -2,6 +2,7 @@ import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import { column, perChannel, requireEach } from './batch.js'
+import { upload } from './upload.js'
 
 /** How pixels between pixels are made. */
 export type Interpolation = 'bilinear' | 'nearest'
@@ -50,7 +51,7 @@ function gridOf(matrices: readonly Matrix[], width: number, height: number, devi
   const middles = (length: number) => torch.arange(length, { dtype: 'float32', device }).add(0.5 - length / 2)
   const each = (x: 0 | 1 | 2, y: 3 | 4 | 5): Tensor => {
     const numbers = matrices.flatMap((matrix) => [matrix[x] / (width / 2), matrix[y] / (height / 2)])
-    return torch.fromTypedArray(Float32Array.from(numbers), [matrices.length, 2, 1, 1]).to(device)
+    return upload(Float32Array.from(numbers), [matrices.length, 2, 1, 1], device)
   }
   // A part for the column, [B, 2, 1, W], and one for the row, [B, 2, H, 1]: added, they are both coordinates of every place.
   const columns = each(0, 3).mul(middles(width))

@@ -12,6 +12,7 @@ import { placesOf } from './places.js'
 import { randomFor } from './random.js'
 import { ResidentImages } from './resident-images.js'
 import type { ImageSource } from './source.js'
+import { type Staged, Staging } from './staging.js'
 import { type StallOptions, StallWatch } from './stall.js'
 import { defaultStatistics } from './statistics.js'
 import { drawChange, finishViews, type Augmentation, type Statistics, type ViewChange } from './views.js'
@@ -50,6 +51,13 @@ export interface Batch {
   readonly images: Tensor
   /** For each image the number of its first view in this epoch: above 0 where it came before, as images of a source with a weight may. */
   readonly firstViews?: readonly number[]
+  /** Whether a GPU was still making the images when the batch was given: work on the current stream waits for them by itself. */
+  readonly late?: boolean
+}
+
+/** A batch that may still be in the making. */
+interface StagedBatch extends Omit<Batch, 'images' | 'late'> {
+  readonly images: Staged
 }
 
 /** How many batches are prepared ahead of the one in use. */
@@ -78,6 +86,7 @@ export class Loader {
   readonly #images: EncodedImages | ResidentImages
   readonly #broken: BrokenList
   readonly #watch: StallWatch
+  readonly #staging: Staging
 
   /** @throws InputError if `maxBroken` is no part, `dataTimeout` not positive, or `workers` not a number of threads. */
   constructor(source: ImageSource, options: LoaderOptions) {
@@ -88,11 +97,13 @@ export class Loader {
     this.statistics = options.statistics ?? defaultStatistics(source)
     this.#broken = new BrokenList(source.length, options)
     this.#watch = new StallWatch(options)
-    if (source.kind === 'memory') this.#images = new ResidentImages(source, size, device)
+    this.#staging = new Staging(device)
+    const staging = this.#staging
+    if (source.kind === 'memory') this.#images = new ResidentImages(source, size, device, staging)
     else {
       const onEnded = (name: string, reason: string) => onNotice?.(`A thread has ended (${reason}): '${name}' is decoded once more`)
       const decoder = workers > 0 ? threadDecoder(workers, onEnded) : libuvDecoder()
-      this.#images = new EncodedImages(source, size, device, { decoder, broken: this.#broken, watch: this.#watch })
+      this.#images = new EncodedImages(source, size, device, { decoder, broken: this.#broken, watch: this.#watch, staging })
     }
   }
 
@@ -173,9 +184,9 @@ export class Loader {
 
   /** Makes batches before they are asked for, as many as {@link PREFETCH}. */
   async *#ahead(
-    first: number, end: number, make: (step: number, signal: AbortSignal) => Promise<Batch>, signal?: AbortSignal
+    first: number, end: number, make: (step: number, signal: AbortSignal) => Promise<StagedBatch>, signal?: AbortSignal
   ): AsyncGenerator<Batch> {
-    const pending: Promise<Batch>[] = []
+    const pending: Promise<StagedBatch>[] = []
     const left = new AbortController()
     const start = (step: number): void => {
       if (step >= end) return
@@ -191,13 +202,14 @@ export class Loader {
         const batch = await this.#watch.wait(pending[0]!, signal)
         if (batch === null) return
         void pending.shift()
-        yield batch
+        const late = this.#staging.take(batch.images)
+        yield { ...batch, images: batch.images.tensor, ...(late && { late }) }
         start(step + ahead)
       }
     } finally {
       // Left early: what was prepared ahead is not wanted any more, and what is not begun is not done.
       left.abort()
-      const freed = pending.map((batch) => batch.then(({ images }) => images.dispose(), () => undefined))
+      const freed = pending.map((batch) => batch.then(({ images }) => images.tensor.dispose(), () => undefined))
       if (signal?.aborted) return // somebody is in a hurry
       // Not for long: of a disk that stalls nothing comes.
       const enough = new AbortController()
@@ -209,21 +221,21 @@ export class Loader {
   async #batch(
     slots: readonly (Slot & { readonly index: number; readonly plan: CropPlan })[], count: number, changes: readonly ViewChange[] | null,
     signal: AbortSignal
-  ): Promise<Batch> {
+  ): Promise<StagedBatch> {
     if (this.#images instanceof ResidentImages) {
       const indices = slots.map(({ index }) => index)
       const { views, shifts } = this.#images.cut(indices, slots.map(({ plan }) => plan))
       return { indices, images: await this.#finish(views, shifts, changes, signal) }
     }
     const { indices, views, shifts } = await this.#images.decode(slots, count, signal)
-    if (indices.length === 0) return { indices, images: views }
+    if (indices.length === 0) return { indices, images: this.#staging.stage(views) }
     return { indices, images: await this.#finish(views, shifts, changes, signal) }
   }
 
   /** Changes and normalises views, and frees them. @param changes - One for each view; null: none. */
   async #finish(
     views: Tensor, shifts: readonly (readonly [number, number] | null)[], changes: readonly ViewChange[] | null, signal: AbortSignal
-  ): Promise<Tensor> {
+  ): Promise<Staged> {
     const all = shifts.map((shift, i) => ({ jitter: null, blur: null, ...changes?.[i], shift }))
     const values = views.shape.slice(1).reduce((a, b) => a * b, 1)
     const slice = this.#options.device === 'cpu' ? Math.max(1, Math.floor(SLICE / values)) : all.length
@@ -231,7 +243,7 @@ export class Loader {
       noGrad(() => scope(() => finishViews(part.dtype === 'uint8' ? part.to('float32').div(255) : part, own, this.statistics)))
     let images: Tensor | null = null
     try {
-      if (all.length <= slice) return finish(views, all)
+      if (all.length <= slice) return this.#staging.stage(this.#staging.run(() => finish(views, all)))
       images = keep(torch.empty(views.shape, { dtype: 'float32' }))
       for (let first = 0; first < all.length; first += slice) {
         signal.throwIfAborted()
@@ -241,7 +253,7 @@ export class Loader {
         scope(() => void part(target).copy_(finish(part(views), own)))
         await nextTurn()
       }
-      return images
+      return this.#staging.stage(images)
     } catch (error) {
       images?.dispose()
       throw error
@@ -250,9 +262,9 @@ export class Loader {
     }
   }
 
-  /** Frees the resident images. */
+  /** Frees images and memory that are kept between batches. */
   dispose(): void {
-    if (this.#images instanceof ResidentImages) this.#images.dispose()
+    this.#images.dispose()
   }
 }
 

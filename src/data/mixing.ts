@@ -5,6 +5,7 @@ import type { Tensor } from '../torch/index.js'
 import { column, requireEach } from './batch.js'
 import { checkSize, type Rectangle, type Size } from './crop.js'
 import type { Random } from './random.js'
+import { upload } from './upload.js'
 
 export interface MixingSettings {
   /** Alpha of mixup's Beta(alpha, alpha). Default 0: no mixup. */
@@ -120,7 +121,7 @@ export function mixTargets(labels: Tensor, classes: number, mixing: BatchMixing,
     const own = torch.oneHot(labels, { numClasses: classes }).to('float32').mul(1 - labelSmoothing).add(off)
     const list = isList(mixing) ? mixing : [mixing]
     if (list.every((entry) => entry === null)) return own
-    const parts = torch.tensor(list.map((entry) => entry?.lambda ?? 1)).reshape([list.length, 1]).to(labels.device)
+    const parts = upload(Float32Array.from(list, (entry) => entry?.lambda ?? 1), [list.length, 1], labels.device)
     return own.mul(parts).add(own.flip([0]).mul(parts.neg().add(1)))
   })
 }

@@ -44,6 +44,16 @@ interface Entry {
   bytes: number
 }
 
+/** Where the pages of a table are kept. */
+export type Pages<Key extends object> = Pick<PageCache<Key>, 'get' | 'forget'>
+
+/** What a table has of a cache that several share. */
+interface Part<Key extends object> {
+  readonly keys: Set<Key>
+  /** Bytes that it wants to keep. */
+  readonly wanted: number
+}
+
 /**
  * Unpacked pages, up to so many bytes. One that is asked for again meanwhile is read once. An epoch asks for each image once, so what was
  * taken goes first, then the pages that were not used for longest. The last one stays, however large it is.
@@ -51,9 +61,49 @@ interface Entry {
 export class PageCache<Key extends object> {
   readonly #entries = new Map<Key, Entry>()
   #bytes = 0
+  #wanted = 0
+  /** Tables that nobody holds any more. */
+  readonly #ended = new FinalizationRegistry<Part<Key>>((part) => this.#leave(part))
 
-  /** @param limit - In bytes. */
-  constructor(public limit: number) {}
+  /** @param least - Bytes that it may have at any time. @param most - Bytes that it has at most, however much its tables want. */
+  constructor(readonly least: number, readonly most = least) {}
+
+  /** Bytes that it may have now: what all tables want that share it. */
+  get limit(): number {
+    return Math.min(Math.max(this.least, this.#wanted), this.most)
+  }
+
+  /** Bytes that it has. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /**
+   * A table that keeps its pages here, as long as somebody holds what is returned.
+   *
+   * @param wanted - Bytes that it wants to keep. They are not its own: of all tables the pages that were not used for longest go first.
+   */
+  share(wanted: number): Pages<Key> {
+    const part: Part<Key> = { keys: new Set(), wanted }
+    this.#wanted += wanted
+    const pages: Pages<Key> = {
+      get: (key, bytes, read) => {
+        part.keys.add(key)
+        return this.get(key, bytes, read)
+      },
+      forget: (key, page) => this.forget(key, page)
+    }
+    this.#ended.register(pages, part)
+    return pages
+  }
+
+  #leave({ keys, wanted }: Part<Key>): void {
+    this.#wanted -= wanted
+    for (const key of keys) {
+      const entry = this.#entries.get(key)
+      if (entry) this.#drop(key, entry)
+    }
+  }
 
   /** @param bytes - What the page will take of the memory. */
   get(key: Key, bytes: number, read: () => Promise<Cells>): Promise<KeptPage> {

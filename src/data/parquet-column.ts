@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises'
 import type { PageHeader } from 'hyparquet'
 import { parquetHeader } from 'hyparquet/src/column.js'
 import pLimit from 'p-limit'
-import type { KeptPage, PageCache } from './parquet-cache.js'
+import type { KeptPage, Pages } from './parquet-cache.js'
 import { type Chunk, openToRead, readRange } from './parquet-file.js'
 import { type Cell, type Cells, type PageContent, readDataPage, readDictionaryPage } from './parquet-page.js'
 import { unpackPage } from './parquet-unpack.js'
@@ -33,7 +33,7 @@ const oneLarge = pLimit(1)
 export class ColumnReader {
   #pages: Promise<PageList> | null = null
 
-  constructor(readonly chunk: Chunk, readonly cache: PageCache<Page>) {}
+  constructor(readonly chunk: Chunk, readonly kept: Pages<Page>) {}
 
   /** The value in a row of the row group. @throws Error for a damaged page, and a file that cannot be read. */
   async cell(row: number): Promise<Cell> {
@@ -56,7 +56,7 @@ export class ColumnReader {
     const kept = await this.#read(page)
     const cell = kept.take(i)
     if (cell === undefined) {
-      this.cache.forget(page, kept)
+      this.kept.forget(page, kept)
       return this.#take(page, i)
     }
     if (!kept.coded || cell === null) return cell
@@ -75,7 +75,7 @@ export class ColumnReader {
 
   #read(page: Page): Promise<KeptPage> {
     const read = () => withFile(this.chunk, (file) => readPage(file, this.chunk, page))
-    return this.cache.get(page, page.unpacked, () => (page.unpacked > LARGE ? oneLarge(read) : read()))
+    return this.kept.get(page, page.unpacked, () => (page.unpacked > LARGE ? oneLarge(read) : read()))
   }
 }
 

@@ -7,9 +7,9 @@ import { BrokenImageError } from './broken.js'
 import { readContent } from './content.js'
 import { type EncodedSource } from './encoded.js'
 import { chooseSplit, type Split, type SplitFiles } from './memory.js'
-import { PageCache } from './parquet-cache.js'
+import { PageCache, type Pages } from './parquet-cache.js'
 import { ColumnReader, type Page } from './parquet-column.js'
-import { type Leaf, leafOf, type ParquetFile, readParquetFile, tableName } from './parquet-file.js'
+import { type Chunk, type Leaf, leafOf, type ParquetFile, readParquetFile, tableName } from './parquet-file.js'
 import { type Classes, findLabels, readLabels } from './parquet-labels.js'
 import { lastAtMost } from './search.js'
 import type { OpenOptions } from './source.js'
@@ -26,7 +26,8 @@ const imageNames = ['image', 'images', 'img', 'jpg', 'jpeg', 'png', 'webp', 'pho
  */
 const kept = (rowsOfGroup: number): number => 2 * 4096 + 4 * rowsOfGroup
 
-const LEAST = 64 * 2 ** 20
+/** Pages of all tables of the process: those of one run may be several. */
+export const keptPages = new PageCache<Page>(64 * 2 ** 20, totalmem() / 4)
 
 const partName = /^(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.parquet$/i
 const wholeName = /^(train|test|validation)\.parquet$/i
@@ -75,9 +76,9 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
  * table's folder. A column `label`, `labels`, `class` or `fine_label` of integers or texts has the classes; their names are those of the
  * data set's ClassLabel, if the file has them.
  *
- * An image is read when it is asked for, with the page that it is in. Pages are kept: 8192 images and four row groups, but at least 64 MiB
- * and at most a quarter of the machine's memory (photographs of 110 KB, in row groups of 100: 0.9 GB); images that were not asked for yet
- * are kept before others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what
+ * An image is read when it is asked for, with the page that it is in. Pages are kept: 8192 images and four row groups (photographs of 110 KB,
+ * in row groups of 100: 0.9 GB), of all open tables together at least 64 MiB and at most a quarter of the machine's memory; images that were
+ * not asked for yet are kept before others. Where a writer put a whole row group into one page, as pyarrow does with up to 1024 images, that page is what
  * is read: the images of a block belong together.
  *
  * @param path - What was asked for: the file, or the folder of the files.
@@ -87,11 +88,11 @@ export async function openParquetFolder(folder: string, { split }: Pick<OpenOpti
 export async function openParquet(path: string, files: readonly string[]): Promise<EncodedSource> {
   const tables: ParquetFile[] = []
   for (const file of files) tables.push(await readParquetFile(file))
-  const cache = new PageCache<Page>(LEAST)
-  const blocks = tables.flatMap((table) => blocksOf(table, findImages(table), cache))
-  const rows = blocks.reduce((sum, block) => sum + block.rows, 0)
+  const groups = tables.flatMap((table) => groupsOf(table, findImages(table)))
+  const rows = groups.reduce((sum, group) => sum + group.rows, 0)
   if (rows === 0) throw expected('at least one row', tableName(path), 'none')
-  cache.limit = Math.min(Math.max(LEAST, wanted(blocks, rows)), totalmem() / 4)
+  const pages = keptPages.share(wanted(groups, rows))
+  const blocks = groups.map((group) => blockOf(group, pages))
   const labels = findLabels(tables)
   let first = 0
   const firsts = Int32Array.from(blocks, (block) => (first += block.rows) - block.rows)
@@ -99,32 +100,39 @@ export async function openParquet(path: string, files: readonly string[]): Promi
 }
 
 /** Bytes of the images that are to be kept. */
-function wanted(blocks: readonly Block[], rows: number): number {
-  const bytes = blocks.reduce((sum, block) => sum + block.bytes.chunk.unpacked, 0)
-  const largest = blocks.reduce((most, block) => Math.max(most, block.rows), 0)
+function wanted(groups: readonly RowGroup[], rows: number): number {
+  const bytes = groups.reduce((sum, group) => sum + group.bytes.unpacked, 0)
+  const largest = groups.reduce((most, group) => Math.max(most, group.rows), 0)
   return (bytes / rows) * kept(largest)
 }
 
 /** A row group that is not empty. */
-interface Block {
+interface RowGroup {
   readonly file: string
   /** Of its first row in the file. */
   readonly number: number
   readonly rows: number
+  readonly bytes: Chunk
+  readonly paths: Chunk | null
+}
+
+interface Block extends Omit<RowGroup, 'bytes' | 'paths'> {
   readonly bytes: ColumnReader
   readonly paths: ColumnReader | null
 }
 
-function blocksOf(table: ParquetFile, images: ImageColumn, cache: PageCache<Page>): Block[] {
+function groupsOf(table: ParquetFile, images: ImageColumn): RowGroup[] {
   let row = 0
   return table.groups.flatMap((rows, group) => {
     const number = row
     row += rows
     if (rows === 0) return []
-    const reader = (leaf: Leaf) => new ColumnReader(table.chunk(group, leaf), cache)
-    return [{ file: table.path, number, rows, bytes: reader(images.bytes), paths: images.path && reader(images.path) }]
+    return [{ file: table.path, number, rows, bytes: table.chunk(group, images.bytes), paths: images.path && table.chunk(group, images.path) }]
   })
 }
+
+const blockOf = ({ bytes, paths, ...group }: RowGroup, pages: Pages<Page>): Block =>
+  ({ ...group, bytes: new ColumnReader(bytes, pages), paths: paths && new ColumnReader(paths, pages) })
 
 function tableSource(path: string, blocks: readonly Block[], firsts: Int32Array, length: number, labels: Classes | null): EncodedSource {
   const find = (index: number): { block: Block; row: number } => {

@@ -1,6 +1,7 @@
 import * as torch from '../torch/index.js'
 import type { Tensor } from '../torch/index.js'
 import type { Rectangle, Size } from './crop.js'
+import { upload } from './upload.js'
 
 // Catmull-Rom, as Pillow and ATen have it for antialiased resizing.
 const A = -0.5
@@ -14,20 +15,17 @@ function cubic(distance: Tensor): Tensor {
 }
 
 /**
- * For each image the matrix that resizes one side: [B, to, from]. Row j holds the weights of the pixels that make output pixel j. What lies
+ * For each image the matrix that resizes one side, of numbers [B, 1, 1]: [B, to, from]. Row j holds the weights of the pixels that make output pixel j. What lies
  * outside the crop has no weight, and what remains sums to one.
  */
 function resizeMatrix(
-  starts: readonly number[], extents: readonly number[], mirrored: readonly boolean[], from: number, to: number, device: torch.Device
+  start: Tensor, extent: Tensor, mirror: Tensor | null, from: number, to: number
 ): Tensor {
-  const perImage = (values: readonly number[]) => torch.fromTypedArray(Float32Array.from(values), [values.length, 1, 1]).to(device)
-  const start = perImage(starts)
-  const extent = perImage(extents)
+  const { device } = start
   const scale = extent.div(to)
   const output = torch.arange(to, { dtype: 'float32', device }).reshape([1, to, 1])
-  const mirror = perImage(mirrored.map(Number))
   // Mirrored: the last output pixel comes first.
-  const j = output.add(mirror.mul(output.mul(-2).add(to - 1)))
+  const j = mirror ? output.add(mirror.mul(output.mul(-2).add(to - 1))) : output
   const centre = j.add(0.5).mul(scale)
   // Counted from the crop's edge: far from it a float32 would lose the fraction.
   const pixel = torch.arange(from, { dtype: 'float32', device }).reshape([1, 1, from]).sub(start)
@@ -49,10 +47,12 @@ function resizeMatrix(
 export function resampleCrops(images: Tensor, crops: readonly Rectangle[], flips: readonly boolean[], size: Size): Tensor {
   return torch.scope(() => {
     const [, , height, width] = images.shape as [number, number, number, number]
-    const { device } = images
-    const never = crops.map(() => false)
-    const rows = resizeMatrix(crops.map((crop) => crop.top), crops.map((crop) => crop.height), never, height, size.height, device)
-    const columns = resizeMatrix(crops.map((crop) => crop.left), crops.map((crop) => crop.width), flips, width, size.width, device)
+    const sides = (['top', 'height', 'left', 'width'] as const).map((side) => crops.map((crop) => crop[side]))
+    // All that there is to say of the crops, in one copy.
+    const numbers = upload(Float32Array.from([...sides, flips.map(Number)].flat()), [5, crops.length, 1, 1], images.device)
+    const [top, tall, left, wide, flip] = numbers.unbind() as [Tensor, Tensor, Tensor, Tensor, Tensor]
+    const rows = resizeMatrix(top, tall, null, height, size.height)
+    const columns = resizeMatrix(left, wide, flip, width, size.width)
     return torch.matmul(torch.matmul(rows.unsqueeze(1), images), columns.transpose(1, 2).unsqueeze(1))
   })
 }

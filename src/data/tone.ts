@@ -44,6 +44,13 @@ export function autocontrast(images: Tensor): Tensor {
   })
 }
 
+/** How often each number from 0 to `length` - 1 is there. On a GPU `bincount` makes the host wait, for a length that is known here. */
+function countOf(numbers: Tensor, length: number): Tensor {
+  if (!numbers.isCuda) return torch.bincount(numbers, { minlength: length })
+  const counts = torch.zeros([length], { dtype: 'int64', device: numbers.device })
+  return counts.indexAdd_(0, numbers, numbers.onesLike({ dtype: 'int64' }))
+}
+
 /**
  * Spreads the values of each channel so that all are about equally frequent. Channels of few pixels or few values, whose histogram has
  * no whole step, are only rounded.
@@ -56,7 +63,7 @@ export function equalize(images: Tensor): Tensor {
     // One histogram for all planes: each counts in 256 places of its own.
     const first = torch.arange(planes, { dtype: 'int32', device: images.device }).mul(256).reshape([planes, 1])
     const places = steps.to('int32').add_(first).flatten()
-    const histogram = torch.bincount(places, { minlength: planes * 256 }).reshape([planes, 256])
+    const histogram = countOf(places, planes * 256).reshape([planes, 256])
     const ofBrightest = histogram.gather(1, steps.amax({ dim: 1, keepdim: true }).to('int64'))
     const step = ofBrightest.neg().add(height * width).div(255, { roundingMode: 'floor' })
     const divisor = step.clamp({ min: 1 })

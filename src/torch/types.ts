@@ -71,6 +71,9 @@ export function requireDevice(value: unknown, name = 'device'): Device {
 /** A GPU: `cuda` is the current one. */
 export type CudaDevice = Extract<Device, `cuda${string}`>
 
+/** Whether a device is a GPU. */
+export const isCudaDevice = (device: Device): device is CudaDevice => device.startsWith('cuda')
+
 /** @throws InputError unless `value` names a GPU. */
 export function requireCudaDevice(value: unknown, name = 'device'): CudaDevice {
   if (isDevice(value) && value.startsWith('cuda')) return value as CudaDevice

@@ -11,6 +11,7 @@ import type { RunFolder } from './run-folder.js'
 import { RunLock } from './run-lock.js'
 import { StepClock } from './step-clock.js'
 import { StepProfiler } from './step-profiler.js'
+import { StepQueue, stepsAhead, type SettledStep } from './step-queue.js'
 import type { TrainingStep } from './step.js'
 
 /** Settings that every training has. */
@@ -56,7 +57,7 @@ const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve)
 /** The loop over epochs and steps: metrics, checkpoints, steps that are not finite, interruption and resumption. */
 export class TrainingLoop {
   #journal!: Journal
-  /** Steps done. */
+  /** Steps done, of which the outcome is known. */
   #step = 0
   /** Of the steps of the epoch. */
   #losses = { sum: 0, count: 0 }
@@ -151,45 +152,62 @@ export class TrainingLoop {
     return this.task.step.ema?.applied(callback) ?? callback()
   }
 
-  /** Runs the steps of an epoch that are left. False if the signal ended it early. */
+  /** Runs the steps of an epoch that are left, and settles all of them. False if the signal ended it early. */
   async #trainEpoch(epoch: number): Promise<boolean> {
-    const { config, hooks, task } = this
+    const { hooks, task } = this
     if (hooks.signal?.aborted) return false
-    const clock = new StepClock()
+    const { device } = task.step
+    const clock = new StepClock(device)
+    using queue = new StepQueue(device, stepsAhead(device), (step) => this.#settle(step, epoch, clock))
+    const end = (epoch + 1) * task.stepsPerEpoch
     const firstStep = this.#step - epoch * task.stepsPerEpoch
     if (firstStep === 0) this.#losses = { sum: 0, count: 0 }
-    for await (const batch of task.batches(epoch, firstStep, hooks.signal)) {
-      clock.gotBatch()
-      await this.#profiler.step(this.#step)
-      const { loss, finite } = await this.#trainOn(batch, epoch)
-      this.#step++
-      this.#count(loss, finite, batch.indices)
-      clock.endStep(batch.indices.length)
-      if (this.#step % config.logEvery === 0 || this.#step === this.#steps) await this.#report(epoch, finite ? loss : NaN, clock)
-      // Lets timers, signals and the progress bar have their turn.
-      await nextTurn()
-      const atEnd = this.#step === (epoch + 1) * task.stepsPerEpoch // whose checkpoint follows its figures
-      if (hooks.signal?.aborted) return atEnd
-      if (!atEnd && this.#isCheckpointDue()) await this.#saveCheckpoint(null)
-      clock.wantBatch()
+    /** Steps asked for. */
+    let launched = this.#step
+    try {
+      for await (const batch of task.batches(epoch, firstStep, hooks.signal)) {
+        // Images that the device is still making are waited for by the device.
+        const waited = batch.late ? Infinity : clock.gotBatch()
+        const done = launched++
+        await this.#profiler.step(done)
+        await queue.add({ step: launched, indices: batch.indices, waited }, () => this.#launch(batch, done, epoch))
+        // Lets timers, signals and the progress bar have their turn.
+        await nextTurn()
+        if (hooks.signal?.aborted) break
+        // At the end of an epoch its figures come first.
+        if (launched < end && this.#isCheckpointTime(launched)) {
+          await queue.drain()
+          if (this.#canGoOn) await this.#saveCheckpoint(null)
+        }
+        clock.wantBatch()
+      }
+    } catch (error) {
+      // Steps asked for before count, as if each had been waited for. After one that could not be settled none is left.
+      await queue.drain()
+      throw error
     }
-    return this.#step === (epoch + 1) * task.stepsPerEpoch // else the signal came while a batch was waited for
+    await queue.drain()
+    return this.#step === end
   }
 
-  /** Trains on a batch and frees it. */
-  async #trainOn(batch: Batch, epoch: number): Promise<{ loss: number; finite: boolean }> {
-    let outcome: Tensor | null = null
+  /** Trains on a batch and frees it. @param step - Steps asked for before. */
+  #launch(batch: Batch, step: number, epoch: number): Tensor {
     try {
-      outcome = this.task.trainOn(batch, this.#step, epoch)
-      const [loss, finite] = (await outcome.toTypedArrayAsync()) as Float32Array
-      return { loss: loss!, finite: finite === 1 }
+      return this.task.trainOn(batch, step, epoch)
     } finally {
-      outcome?.dispose()
       batch.images.dispose()
     }
   }
 
-  #count(loss: number, finite: boolean, indices: readonly number[]): void {
+  async #settle(settled: SettledStep, epoch: number, clock: StepClock): Promise<void> {
+    this.#step = settled.step
+    this.#count(settled)
+    clock.count(settled)
+    if (this.#step % this.config.logEvery > 0 && this.#step !== this.#steps) return
+    await this.#report(epoch, settled.finite ? settled.loss : NaN, clock)
+  }
+
+  #count({ loss, finite, indices }: SettledStep): void {
     if (finite) {
       this.#losses.sum += loss
       this.#losses.count++
@@ -201,6 +219,7 @@ export class TrainingLoop {
     if (this.#skipped.inRow < this.config.maxSkipped) return
     const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
     const { path } = this.#lastCheckpoint
+    // Steps asked for since may have changed weights in memory. The run ends here, and nothing of them is saved.
     throw new InputError(
       `${what}: ${this.#skipped.inRow} steps without success in a row (maxSkipped), the last is step ${this.#step} ` +
         `(lr ${this.task.step.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
@@ -230,18 +249,21 @@ export class TrainingLoop {
     const { accuracy, figures } = await this.withBestWeights(() => task.measure(done, this.#journal))
     const epochLoss = Number.isFinite(loss) ? loss : null
     await this.#journal.write('epoch', { step: this.#step, epoch: done, epochLoss, seconds, ...figures })
-    if (done === config.epochs || this.#isCheckpointDue(done % config.checkpointEvery === 0)) await this.#saveCheckpoint(accuracy)
+    const due = done % config.checkpointEvery === 0 || this.#isCheckpointTime(this.#step)
+    if (done === config.epochs || (due && this.#canGoOn)) await this.#saveCheckpoint(accuracy)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, accuracy })
   }
 
-  /** @param otherwise - Whether there is a reason besides steps and time. */
-  #isCheckpointDue(otherwise = false): boolean {
+  /** Whether there is to be a checkpoint, by the steps and by the time. */
+  #isCheckpointTime(step: number): boolean {
     const { checkpointSteps, checkpointMinutes } = this.config
-    // What cannot be trained with must not push out what can.
-    if (this.#skipped.inRow > 0) return false
-    if (otherwise) return true
-    if (checkpointSteps > 0 && this.#step % checkpointSteps === 0) return true
+    if (checkpointSteps > 0 && step % checkpointSteps === 0) return true
     return checkpointMinutes > 0 && performance.now() - this.#lastCheckpoint.time >= 60_000 * checkpointMinutes
+  }
+
+  /** Whether the last step changed something: what cannot be trained with must not push out the checkpoints of what can. */
+  get #canGoOn(): boolean {
+    return this.#skipped.inRow === 0
   }
 
   async #saveCheckpoint(accuracy: number | null): Promise<void> {

@@ -1,11 +1,16 @@
 import { copyFile, readFile, writeFile } from 'node:fs/promises'
+import { totalmem } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as breathe } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { parquetWriteBuffer } from 'hyparquet-writer'
 import { describe, expect, it } from 'vitest'
 
 import { BrokenImageError, decodeCrops, type EncodedSource, Loader, namedContent, openImages, permutation, randomFor } from '../../src/data/index.js'
+import { keptPages } from '../../src/data/parquet.js'
 import { PageCache } from '../../src/data/parquet-cache.js'
 import { ColumnReader, type Page } from '../../src/data/parquet-column.js'
 import { leafOf, readParquetFile } from '../../src/data/parquet-file.js'
@@ -200,6 +205,64 @@ describe('the pages of a column', () => {
     // What was forgotten is read again.
     for (const i of order) await read(i)
     expect(cache.reads).toBeGreaterThan(4)
+  })
+})
+
+describe('tables that share what they keep', () => {
+  const collect = (): void => {
+    setFlagsFromString('--expose-gc')
+    ;(runInNewContext('gc') as () => void)()
+  }
+
+  it('have one limit for all of them, as much as they want together and no more than there may be', async () => {
+    const cache = new PageCache<{ page: number }>(200, 400)
+    const reads: number[] = []
+    const keys = Array.from({ length: 9 }, (_, page) => ({ page }))
+    const tables = [cache.share(150)]
+    const read = async (table: number, page: number) => {
+      await tables[table]!.get(keys[page]!, 100, () => {
+        reads.push(page)
+        return Promise.resolve({ cells: [new Uint8Array(100)], coded: false })
+      })
+    }
+    expect(cache.limit).toBe(200)
+    tables.push(cache.share(150))
+    expect(cache.limit).toBe(300)
+    for (const [table, page] of [[0, 0], [0, 1], [1, 5]] as const) await read(table, page)
+    // The first table's oldest page makes room for the second's.
+    await read(1, 6)
+    expect(cache.bytes).toBe(300)
+    reads.length = 0
+    for (const [table, page] of [[0, 1], [1, 5], [1, 6]] as const) await read(table, page)
+    expect(reads).toEqual([])
+    await read(0, 0)
+    expect(reads).toEqual([0])
+    tables.push(cache.share(1e9))
+    expect(cache.limit).toBe(400)
+    // Of a table that nobody holds nothing is kept, and its part of the limit goes.
+    tables.splice(1)
+    const before = cache.bytes
+    for (let i = 0; i < 50 && cache.limit > 200; i++) {
+      collect()
+      await breathe()
+    }
+    expect([cache.limit, before > cache.bytes, cache.bytes]).toEqual([200, true, 100])
+    reads.length = 0
+    await read(0, 0)
+    expect(reads).toEqual([])
+  })
+
+  it('are all that are open', async () => {
+    const before = keptPages.limit
+    const data = Array.from({ length: 40 }, (_, i) => new Uint8Array(400_000).fill(i))
+    const own = await folderWith({ 'a/x.parquet': table(data, { codec: 'UNCOMPRESSED' }), 'b/x.parquet': table(data, { codec: 'UNCOMPRESSED' }) })
+    // Each wants many times its 16 MB, which as one table alone it would have.
+    const sources = [await open(join(own, 'a')), await open(join(own, 'b'))]
+    expect(keptPages.limit).toBeGreaterThan(before)
+    expect(keptPages.limit).toBeLessThanOrEqual(totalmem() / 4)
+    const kept = keptPages.bytes
+    for (const source of sources) expect((await bytesOf(source, 7))[0]).toBe(7)
+    expect(keptPages.bytes - kept).toBeGreaterThanOrEqual(2 * 400_000)
   })
 })
 

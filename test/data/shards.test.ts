@@ -69,6 +69,17 @@ with tarfile.open(sys.argv[1], 'w', format=tarfile.${format}_FORMAT) as tar:
     expect(filesOf(source)).toEqual(['all.tar/a/1.jpg', 'all.tar/a/2.jpg'])
   })
 
+  it('that are damaged: the first of them is named, however many are read at a time, and a pipe is not waited for', async () => {
+    const samples = (count: number) => Array.from({ length: count }, (_, i) => [`${i}.jpg`, `${i}`] as const)
+    const late = Buffer.concat([...samples(300).map(([name, content]) => member(name, content)), Buffer.alloc(512, 1), END])
+    const files = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`${10 + i}.tar`, i === 3 ? late : i > 3 ? 'no tar file' : tar(samples(2))]))
+    const folder = await folderWith(files)
+    await expect(openShards(join(folder, '{10..49}.tar'))).rejects.toThrow(/ shard '13.tar' at byte 307200, /)
+    expect((await openShards(join(folder, '{10..12}.tar'))).length).toBe(6)
+    await run('mkfifo', ['pipe.tar'], { cwd: folder })
+    await expect(openShards(join(folder, 'pipe.tar'))).rejects.toThrow(/a tar file for shard 'pipe.tar', received 'no file'/)
+  })
+
   it('refuses sparse files, whatever the format', async () => {
     for (const format of ['gnu', 'pax']) {
       const folder = await folderWith()
