@@ -71,7 +71,7 @@ const PARTS = {
     limit: 120,
     least: 40,
     command: ({ out, device, quick, extra }) => [
-      join(ROOT, 'dist/cli/main.js'), 'pretrain', images, '--out', join(out, 'train'), '--device', device, '--log-every', '10',
+      join(ROOT, 'dist/cli/main.js'), 'pretrain', images, '--out', join(out, 'train'), '--device', device, '--log-every', '2',
       ...(quick ? ['--model', 'vit_micro', '--limit', '512', '--epochs', '1'] : ['--model', 'vit_tiny', '--epochs', '5']), ...extra
     ],
     detail({ out }) {
