@@ -90,6 +90,10 @@ export function makeBundle(out) {
     copyFileSync(`${plain}.xz`, join(out, 'gmml.tar.xz'))
     for (const name of ['LICENSE', 'scripts/bundle/run.sh']) copyFileSync(join(ROOT, name), join(out, name.split('/').at(-1) ?? name))
     chmodSync(join(out, 'run.sh'), 0o755)
+    // Node's licence wants to be where Node is; where it lies depends on who packed it.
+    const prefix = join(dirname(process.execPath), '..')
+    const licence = ['LICENSE', 'share/doc/nodejs/LICENSE', 'share/doc/nodejs/copyright'].map((name) => join(prefix, name)).find(existsSync)
+    if (licence) copyFileSync(licence, join(out, 'LICENSE.node'))
     const git = spawnSync('git', ['-C', ROOT, 'describe', '--always', '--dirty'], { encoding: 'utf8' })
     const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
     const commit = git.status === 0 ? git.stdout.trim() : null

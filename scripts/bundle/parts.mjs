@@ -71,7 +71,7 @@ const PARTS = {
     limit: 120,
     least: 40,
     command: ({ out, device, quick, extra }) => [
-      join(ROOT, 'dist/cli/main.js'), 'pretrain', images, '--out', join(out, 'train'), '--device', device, '--log-every', '10',
+      join(ROOT, 'dist/cli/main.js'), 'pretrain', images, '--out', join(out, 'train'), '--device', device, '--log-every', '2',
       ...(quick ? ['--model', 'vit_micro', '--limit', '512', '--epochs', '1'] : ['--model', 'vit_tiny', '--epochs', '5']), ...extra
     ],
     detail({ out }) {
@@ -134,7 +134,8 @@ async function execute(name, args, seconds, detail) {
   console.log(`== ${name}: at most ${seconds.toFixed(0)} s`)
   const outcome = await runTimed(node, args, { log, seconds, cwd: out })
   const status = outcome.code === 0 ? 'passed' : outcome.timedOut ? 'timed out' : 'failed'
-  if (status !== 'passed') console.log(readText(log).trimEnd().split('\n').slice(-30).join('\n'))
+  // What failed shows why, and a benchmark its tables.
+  if (status !== 'passed' || name.startsWith('bench:')) console.log(readText(log).trimEnd().split('\n').slice(-60).join('\n'))
   report({ part: name, status, seconds: outcome.seconds, detail: detail(), command: ['node', ...args].join(' ') })
   return status === 'passed'
 }
