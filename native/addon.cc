@@ -25,6 +25,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initCheckpoint(env, exports, *environment);
   initRandom(env, exports, *environment);
   initImages(env, exports, *environment);
+  initCuda(env, exports, *environment);
+  initStreams(env, exports, *environment);
+  initPinned(env, exports, *environment);
   initSystem(env, exports, *environment);
   return exports;
 }

@@ -3,6 +3,8 @@
 #include "environment.h"
 #include "errors.h"
 
+#include <cmath>
+
 namespace gmml {
 
 // Reading the arguments of the addon's own functions (operators have their schemas).
@@ -39,6 +41,13 @@ inline const at::Tensor& tensorAt(const Napi::CallbackInfo& info, size_t index) 
   return environmentOf(info).tensors.get(handle);
 }
 
+// The handle of an object of another table than the tensors'.
+inline Handle handleAt(const Napi::CallbackInfo& info, size_t index, const char* what) {
+  const double handle = numberAt(info, index);
+  if (!mayBeHandle(handle)) refuseAt(info, index, what);
+  return handle;
+}
+
 // An array of handles; with `nullable` null stands for an undefined tensor.
 inline std::vector<at::Tensor> tensorsAt(const Napi::CallbackInfo& info, size_t index, bool nullable = false) {
   const auto array = arrayAt(info, index);
@@ -56,6 +65,28 @@ inline std::vector<at::Tensor> tensorsAt(const Napi::CallbackInfo& info, size_t 
     }
   }
   return tensors;
+}
+
+inline std::vector<int64_t> sizesAt(const Napi::CallbackInfo& info, size_t index) {
+  const auto array = arrayAt(info, index);
+  std::vector<int64_t> sizes;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value element = array[i];
+    double size;
+    const bool number = napi_get_value_double(info.Env(), element, &size) == napi_ok;
+    if (!number || !(size >= 0 && size <= 9007199254740992.0) || size != std::floor(size)) {
+      throw ValueError("expected a shape of non-negative integers, received " + describeValue(info.Env(), element) + " in it");
+    }
+    sizes.push_back(static_cast<int64_t>(size));
+  }
+  return sizes;
+}
+
+// Of a dense tensor. As a double: a product of sizes may be beyond every integer.
+inline double byteLengthOf(const std::vector<int64_t>& sizes, at::ScalarType type) {
+  double bytes = static_cast<double>(c10::elementSize(type));
+  for (const auto size : sizes) bytes *= static_cast<double>(size);
+  return bytes;
 }
 
 inline Napi::Value toHandle(const Napi::CallbackInfo& info, at::Tensor tensor) {

@@ -4,6 +4,7 @@
 #include "checkpoint.h"
 #include "handles.h"
 #include "operators.h"
+#include "pinned.h"
 
 #include <c10/core/InferenceMode.h>
 #include <napi.h>
@@ -17,6 +18,9 @@ namespace gmml {
 struct Environment {
   TensorTable tensors;
   GeneratorTable generators{"generator"};
+  StreamTable streams;
+  EventTable events{"event"};
+  PinnedTable pinned{"pinned memory"};
   std::vector<std::unique_ptr<CompiledOperator>> operators;
   torch::jit::Stack stack;  // kept for its capacity; empty between calls
   Napi::FunctionReference errorClass;

@@ -1,5 +1,7 @@
 #include "errors.h"
 
+#include "cuda.h"
+
 #include <c10/util/Exception.h>
 
 #include <cstring>
@@ -17,10 +19,17 @@ constexpr std::pair<const char*, const char*> names[] = {
 // libtorch's messages run to paragraphs of advice: the first line is the reason.
 std::string reasonOf(const std::string& text) {
   std::string reason = text.substr(0, text.find('\n'));
+  // A list of all backends follows.
+  reason = reason.substr(0, reason.find(" This could be because the operator doesn't exist for this backend"));
   for (const auto& [python, ours] : names) {
     if (const auto at = reason.find(python); at != std::string::npos) reason.replace(at, std::strlen(python), ours);
   }
   while (!reason.empty() && (reason.back() == ' ' || reason.back() == '.' || reason.back() == ':')) reason.pop_back();
+  for (const auto* sign : {"from the 'CUDA' backend", "support for cuda devices", "accelerator"}) {
+    if (reason.find(sign) == std::string::npos) continue;
+    if (const auto missing = cudaUnavailableReason(); !missing.empty()) reason += ". CUDA is not available: " + missing;
+    break;
+  }
   return reason.empty() ? "failed without a message" : reason;
 }
 

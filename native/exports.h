@@ -15,6 +15,9 @@ void initAnomaly(Napi::Env env, Napi::Object& exports, Environment& environment)
 void initCheckpoint(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initImages(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initCuda(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initStreams(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initPinned(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment);
 
 }  // namespace gmml

@@ -1,5 +1,7 @@
 #include "handles.h"
 
+#include "pinned.h"
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -48,7 +50,7 @@ typename HandleTable<T>::Slot& HandleTable<T>::add(T object) {
 template <typename T>
 void HandleTable<T>::release(Slot& slot) {
   // Moved out first: a destructor may be slow, and must find the table consistent.
-  const T object = std::exchange(slot.object, T());
+  [[maybe_unused]] const T object = std::exchange(slot.object, T());
   slot.generation = nextGeneration(slot.generation);
   slot.live = slot.scoped = slot.surviving = false;
   --live_;
@@ -57,6 +59,17 @@ void HandleTable<T>::release(Slot& slot) {
 
 template class HandleTable<at::Tensor>;
 template class HandleTable<at::Generator>;
+template class HandleTable<std::shared_ptr<c10::Event>>;
+template class HandleTable<std::shared_ptr<PinnedMemory>>;
+template class HandleTable<std::optional<c10::Stream>>;
+
+Handle StreamTable::insert(const c10::Stream& stream) {
+  const auto known = known_.find(stream);
+  if (known != known_.end()) return known->second;
+  const Handle handle = HandleTable::insert(stream);
+  known_.emplace(stream, handle);
+  return handle;
+}
 
 Handle TensorTable::insert(at::Tensor tensor) {
   auto& slot = add(std::move(tensor));

@@ -2,13 +2,19 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace gmml {
+
+class PinnedMemory;
 
 // What JavaScript holds of a native object: slot and generation in one double (22 + 31 bits, exact). Freeing a slot
 // advances its generation, so a stale handle is recognised and never reaches another object's memory.
@@ -85,6 +91,20 @@ class HandleTable {
 };
 
 using GeneratorTable = HandleTable<at::Generator>;
+// Shared with the workers that wait for an event.
+using EventTable = HandleTable<std::shared_ptr<c10::Event>>;
+using PinnedTable = HandleTable<std::shared_ptr<PinnedMemory>>;
+
+// Streams come from libtorch's pool and live as long as the process: each has one handle for good.
+class StreamTable : public HandleTable<std::optional<c10::Stream>> {
+ public:
+  StreamTable() : HandleTable("stream") {}
+
+  Handle insert(const c10::Stream& stream);
+
+ private:
+  std::unordered_map<c10::Stream, Handle> known_;
+};
 
 class TensorTable : public HandleTable<at::Tensor> {
  public:

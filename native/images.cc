@@ -3,6 +3,7 @@
 #include "arguments.h"
 #include "exports.h"
 #include "jpeg.h"
+#include "promised-work.h"
 
 #include <ATen/ops/_upsample_bicubic2d_aa.h>
 #include <ATen/ops/from_blob.h>
@@ -175,52 +176,13 @@ class JpegJob {
   std::vector<uint8_t> cut_;
 };
 
-// A promise that is settled by work on a worker.
-class PromisedWork : public Napi::AsyncWorker {
- public:
-  Napi::Promise start() {
-    const auto promise = deferred_.Promise();
-    Queue();
-    return promise;
-  }
-
- protected:
-  PromisedWork(const Napi::CallbackInfo& info, const char* name)
-      : AsyncWorker(info.Env(), "gmml:jpeg"), environment_(environmentOf(info)), deferred_(info.Env()), name_(name) {}
-
-  virtual Napi::Value result() = 0;
-  void OnOK() override {
-    settle([&] { deferred_.Resolve(result()); });
-  }
-  void OnError(const Napi::Error& error) override {
-    settle([&] {
-      throwTorchError(Env(), environment_, name_, std::runtime_error(error.Message()));
-      deferred_.Reject(Env().GetAndClearPendingException().Value());
-    });
-  }
-
- private:
-  // A JavaScript thread that is being ended still hears of its work, and refuses every value: nobody waits for one.
-  template <typename Work>
-  void settle(Work work) {
-    try {
-      work();
-    } catch (const Napi::Error&) {
-    }
-  }
-
-  Environment& environment_;
-  Napi::Promise::Deferred deferred_;
-  const char* name_;
-};
-
 class DecodeJpeg : public PromisedWork {
  public:
   // The bytes are copied: what JavaScript does with its own meanwhile is no concern of the worker.
   DecodeJpeg(const Napi::CallbackInfo& info, std::vector<uint8_t> bytes, JpegJob job)
       : PromisedWork(info, "decodeJpeg"), bytes_(std::move(bytes)), job_(std::move(job)) {}
 
-  void Execute() override {
+  void work() override {
     planes_.resize(job_.length());
     done_ = job_.run(bytes_.data(), bytes_.size(), planes_.data());
   }

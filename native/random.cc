@@ -1,5 +1,5 @@
 // Random number generators.
-#include "arguments.h"
+#include "cuda.h"
 #include "exports.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -28,15 +28,9 @@ Napi::Value manualSeed(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-double handleAt(const Napi::CallbackInfo& info, size_t index) {
-  const double handle = numberAt(info, index);
-  if (!mayBeHandle(handle)) refuseAt(info, index, "a Generator");
-  return handle;
-}
-
 // A generator of its own, by its handle, or a device's default one, by the device.
 at::Generator generatorAt(const Napi::CallbackInfo& info, size_t index) {
-  if (!info[index].IsString()) return environmentOf(info).generators.get(handleAt(info, index));
+  if (!info[index].IsString()) return environmentOf(info).generators.get(handleAt(info, index, "a Generator"));
   return at::globalContext().defaultGenerator(c10::Device(stringAt(info, index)));
 }
 
@@ -46,10 +40,7 @@ Napi::Value makeGenerator(const Napi::CallbackInfo& info) {
   if (device.is_cpu()) {
     generator = at::make_generator<at::CPUGeneratorImpl>();
   } else if (device.is_cuda()) {
-    const int count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
-    const int index = device.has_index() ? device.index() : 0;
-    if (index >= count) throw ValueError("no CUDA device " + std::to_string(index) + " on this machine");
-    generator = at::detail::getCUDAHooks().getNewGenerator(static_cast<c10::DeviceIndex>(index));
+    generator = at::detail::getCUDAHooks().getNewGenerator(cudaDeviceAt(info, 0).index());
   } else {
     throw ValueError("there are generators for 'cpu' and 'cuda' only, received '" + device.str() + "'");
   }
@@ -58,7 +49,7 @@ Napi::Value makeGenerator(const Napi::CallbackInfo& info) {
 
 Napi::Value disposeGenerator(const Napi::CallbackInfo& info) {
   auto& generators = environmentOf(info).generators;
-  const double handle = handleAt(info, 0);
+  const double handle = handleAt(info, 0, "a Generator");
   if (generators.isLive(handle)) generators.dispose(handle);  // twice is harmless
   return info.Env().Undefined();
 }

@@ -1,33 +1,18 @@
 // Data in and out. Each direction is one copy: JavaScript's memory and a tensor's never have the same owner.
 #include "arguments.h"
 #include "exports.h"
+#include "promised-work.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <cmath>
 #include <cstring>
 
 namespace gmml {
 
 namespace {
-
-std::vector<int64_t> sizesAt(const Napi::CallbackInfo& info, size_t index) {
-  const auto array = arrayAt(info, index);
-  std::vector<int64_t> sizes;
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value element = array[i];
-    double size;
-    const bool number = napi_get_value_double(info.Env(), element, &size) == napi_ok;
-    if (!number || !(size >= 0 && size <= 9007199254740992.0) || size != std::floor(size)) {
-      throw ValueError("expected a shape of non-negative integers, received " + describeValue(info.Env(), element) + " in it");
-    }
-    sizes.push_back(static_cast<int64_t>(size));
-  }
-  return sizes;
-}
 
 Napi::Value fromBytes(const Napi::CallbackInfo& info) {
   if (!info[0].IsTypedArray()) refuseAt(info, 0, "a typed array");
@@ -37,9 +22,7 @@ Napi::Value fromBytes(const Napi::CallbackInfo& info) {
   const size_t bytes = info[0].As<Napi::TypedArray>().ByteLength();
   const auto type = dtypeFromName(stringAt(info, 1));
   const auto sizes = sizesAt(info, 2);
-  // As a double: a product of sizes may be beyond every integer.
-  double needed = static_cast<double>(c10::elementSize(type));
-  for (const auto size : sizes) needed *= static_cast<double>(size);
+  const double needed = byteLengthOf(sizes, type);
   if (needed != static_cast<double>(bytes)) {
     throw ValueError("expected " + c10::str(needed) + " bytes for this shape and dtype, received " + std::to_string(bytes));
   }
@@ -87,39 +70,23 @@ Napi::Value toBytes(const Napi::CallbackInfo& info) {
 }
 
 // Waits for the device on a libuv worker, so that the event loop goes on.
-class Read : public Napi::AsyncWorker {
+class Read : public PromisedWork {
  public:
   // A copy on the device, in the order of its stream: what happens to the tensor afterwards is not seen.
   Read(const Napi::CallbackInfo& info, const at::Tensor& tensor, Napi::ArrayBuffer buffer)
-      : AsyncWorker(info.Env(), "gmml:read"),
-        environment_(environmentOf(info)),
-        deferred_(info.Env()),
+      : PromisedWork(info, "toBytesAsync"),
         tensor_(tensor.detach().clone()),
         stream_(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device())),
         buffer_(Napi::Persistent(buffer)),
         data_(buffer.Data()) {}
 
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void Execute() override {
-    try {
-      const c10::StreamGuard guard(stream_);  // a thread's own stream would not wait for the copy
-      copyInto(data_, tensor_);
-    } catch (const std::exception& error) {
-      SetError(error.what());
-    }
-  }
-
-  void OnOK() override { deferred_.Resolve(Env().Undefined()); }
-
-  void OnError(const Napi::Error& error) override {
-    throwTorchError(Env(), environment_, "toBytesAsync", std::runtime_error(error.Message()), describeTensor(tensor_));
-    deferred_.Reject(Env().GetAndClearPendingException().Value());
-  }
-
  private:
-  Environment& environment_;
-  Napi::Promise::Deferred deferred_;
+  void work() override {
+    const c10::StreamGuard guard(stream_);  // a thread's own stream would not wait for the copy
+    copyInto(data_, tensor_);
+  }
+  std::string arguments() const override { return describeTensor(tensor_); }
+
   at::Tensor tensor_;
   c10::Stream stream_;
   Napi::Reference<Napi::ArrayBuffer> buffer_;
@@ -136,10 +103,7 @@ Napi::Value toBytesAsync(const Napi::CallbackInfo& info) {
     deferred.Resolve(info.Env().Undefined());
     return deferred.Promise();
   }
-  auto* read = new Read(info, tensor, buffer);
-  const auto promise = read->promise();
-  read->Queue();
-  return promise;
+  return (new Read(info, tensor, buffer))->start();
 }
 
 // Which memory a tensor lies in: an identity that holds as long as a tensor of this memory lives, and its length in bytes.

@@ -1,12 +1,10 @@
-// Threads, devices, and what this addon was built of.
+// Threads, and what this addon was built of.
 #include "arguments.h"
 #include "exports.h"
 #include "jpeg.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/version.h>
 
 #include <cmath>
@@ -23,19 +21,6 @@ Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value numThreads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), at::get_num_threads()); }
-
-int cudaDevices() { return at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0; }
-
-Napi::Value cudaDeviceCount(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), cudaDevices()); }
-
-Napi::Value synchronize(const Napi::CallbackInfo& info) {
-  const c10::Device device(stringAt(info, 0));
-  if (!device.is_cuda()) return info.Env().Undefined();
-  const int index = device.has_index() ? device.index() : 0;
-  if (index >= cudaDevices()) throw ValueError("no CUDA device " + std::to_string(index) + " on this machine");
-  at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(index));
-  return info.Env().Undefined();
-}
 
 Napi::Value buildInfo(const Napi::CallbackInfo& info) {
   auto result = Napi::Object::New(info.Env());
@@ -58,8 +43,6 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"setNumThreads", setNumThreads>(env, exports, environment);
   exportFunction<"numThreads", numThreads>(env, exports, environment);
-  exportFunction<"cudaDeviceCount", cudaDeviceCount>(env, exports, environment);
-  exportFunction<"synchronize", synchronize>(env, exports, environment);
   exportFunction<"buildInfo", buildInfo>(env, exports, environment);
 }
 

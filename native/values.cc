@@ -173,6 +173,7 @@ c10::IValue convert(napi_env env, Environment& environment, const ArgumentPlan& 
     case Kind::Tensor: return tensor(value);
     case Kind::Storage: return tensor(value).storage();  // a storage is named by a tensor that has it
     case Kind::Generator: return environment.generators.get(toHandle(env, value, "a Generator"));
+    case Kind::Stream: return *environment.streams.get(toHandle(env, value, "a Stream"));
     case Kind::Scalar: return toScalar(env, value);
     case Kind::Int: return toInt(env, value);
     case Kind::Float: return toNumber(env, value, "a number");
@@ -224,6 +225,7 @@ std::optional<Kind> kindOf(const c10::Type& type) {
     case c10::TypeKind::TensorType: return Kind::Tensor;
     case c10::TypeKind::StorageType: return Kind::Storage;
     case c10::TypeKind::GeneratorType: return Kind::Generator;
+    case c10::TypeKind::StreamObjType: return Kind::Stream;
     case c10::TypeKind::NumberType: return Kind::Scalar;
     case c10::TypeKind::IntType:
     case c10::TypeKind::SymIntType: return Kind::Int;

@@ -21,7 +21,7 @@ struct ValueError : std::invalid_argument {
 };
 
 enum class Kind : uint8_t {
-  Tensor, Storage, Generator, Scalar, Int, Float, Bool, String, ScalarType, Layout, MemoryFormat, Device,
+  Tensor, Storage, Generator, Stream, Scalar, Int, Float, Bool, String, ScalarType, Layout, MemoryFormat, Device,
   TensorList, OptionalTensorList, IntList, FloatList, BoolList, ScalarList
 };
 

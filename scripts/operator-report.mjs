@@ -20,7 +20,7 @@ const FROM_JAVASCRIPT = new Map([
   ['Tensor', 'a `Tensor`'], ['Scalar', 'a number, bigint, boolean or `{ re, im }`'], ['int', 'an integer or bigint'],
   ['SymInt', 'an integer or bigint'], ['float', 'a number'], ['bool', 'a boolean'], ['str', 'a string'],
   ['ScalarType', "a dtype, as `'float32'`"], ['Layout', "a layout, as `'strided'`"], ['MemoryFormat', "a memory format, as `'channels_last'`"],
-  ['Device', "a device, as `'cuda:0'`"], ['Generator', 'a `generator()`'], ['Storage', 'a `Tensor`, for its storage']
+  ['Device', "a device, as `'cuda:0'`"], ['Generator', 'a `generator()`'], ['Stream', 'a `cuda.stream()`'], ['Storage', 'a `Tensor`, for its storage']
 ])
 
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0)
@@ -112,8 +112,7 @@ ${kindRows(entries).join('\n')}
 
 ${not.length === 0 ? 'None.' : not.map(({ schema, why }) => `- ${code(`${schema.name}${schema.overload && `.${schema.overload}`}`)}: ${why}`).join('\n')}
 
-A \`Stream\` is of use only where streams are chosen by hand, for which there is \`torch.cuda\`; \`CellParamsBase\` are weights packed for quantized
-recurrent networks, an object that only C++ and TorchScript can make; a \`Dict\` is the result of an operator of distributed RPC.
+\`CellParamsBase\` are weights packed for quantized recurrent networks, an object that only C++ and TorchScript can make; a \`Dict\` is the result of an operator of distributed RPC.
 
 ## All operators
 

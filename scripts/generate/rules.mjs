@@ -15,9 +15,9 @@ export const exclusions = [
   { why: 'functionalization', pattern: /^(lift|copy_sparse_to_sparse)|^(resize_as_sparse|sparse_resize|sparse_resize_and_clear)$/ },
   // Half of an operator: its other half is computed by the autograd formula.
   { why: 'autograd internals', pattern: /_forward$|_jvp$|^get_gradients$/ },
-  { why: 'written by hand', pattern: /^(to|item|size|stride|data|set_data|is_leaf|output_nr|requires_grad_|retains?_grad|get_device)$/ },
-  // A stream is not a value that JavaScript has; the other one is false for every tensor.
-  { why: 'no use from here', pattern: /^(record_stream|is_distributed)$/ }
+  { why: 'written by hand', pattern: /^(to|item|size|stride|data|set_data|is_leaf|output_nr|requires_grad_|retains?_grad|get_device|record_stream)$/ },
+  // False for every tensor.
+  { why: 'no use from here', pattern: /^is_distributed$/ }
 ]
 
 /** Functions whose name `gmml/torch` uses for something else: they are methods of Tensor only. */
@@ -27,7 +27,7 @@ export const methodsOnly = new Map([['slice', 'makes an index of at(), as in Pyt
 export const handWritten = new Set([
   'shape', 'strides', 'dtype', 'device', 'ndim', 'grad', 'requiresGrad', 'isLeaf', 'item', 'itemAsync', 'toArray', 'toTypedArray',
   'toString', 'to', 'cpu', 'cuda', 'backward', 'dispose', 'at', 'setAt', 'T', 'H', 'mT', 'mH', 'data', 'length', 'size', 'isContiguous',
-  'isLive', 'layout', 'nbytes', 'elementSize', 'isCuda', 'unique',
+  'isLive', 'layout', 'nbytes', 'elementSize', 'isCuda', 'unique', 'recordStream',
   'float', 'double', 'half', 'bfloat16', 'int', 'long', 'short', 'char', 'byte', 'bool',
   'constructor', 'then'
 ])

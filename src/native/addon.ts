@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+import type { CudaAddon } from './cuda-addon.js'
 import { TorchError } from './errors.js'
 
 /** Slot and generation of a tensor in the native table, packed into one number. Seen by `src/native` alone. */
@@ -17,7 +18,7 @@ export interface OperatorInfo {
 }
 
 /** Everything that the native addon exports. Nothing else in the project calls it directly. */
-export interface Addon {
+export interface Addon extends CudaAddon {
   findOperator(name: string, overload: string): OperatorInfo
   /** Operators of the dispatcher as schema strings. */
   listOperators(): string[]
@@ -130,8 +131,6 @@ export interface Addon {
 
   setNumThreads(count: number): void
   numThreads(): number
-  cudaDeviceCount(): number
-  synchronize(device: string): void
   buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; jpeg: string | null; configuration: string }
 }
 

@@ -32,8 +32,8 @@ function unwrap(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   if (value instanceof TensorHandle) return handleOf(value)
   if (Array.isArray(value)) return unwrapList(value)
-  if (!(value instanceof GeneratorHandle)) return value
-  onGenerator?.(value)
+  if (value instanceof GeneratorHandle) onGenerator?.(value)
+  else if (!(value instanceof StreamHandle)) return value
   return value.handle
 }
 
@@ -72,6 +72,12 @@ function unwrapAll(values: readonly unknown[]): unknown[] {
 
 /** A random number generator of its own state, in the native table. */
 export class GeneratorHandle {
+  /** @internal */
+  constructor(readonly handle: Handle) {}
+}
+
+/** A stream of a GPU, in the native table. */
+export class StreamHandle {
   /** @internal */
   constructor(readonly handle: Handle) {}
 }

@@ -5,8 +5,6 @@ export const generatorState = (device: string): Uint8Array => addon.generatorSta
 export const setGeneratorState = (device: string, state: Uint8Array): void => addon.setGeneratorState(device, state)
 export const setNumThreads = (count: number): void => addon.setNumThreads(count)
 export const numThreads = (): number => addon.numThreads()
-export const cudaDeviceCount = (): number => addon.cudaDeviceCount()
-export const synchronize = (device: string): void => addon.synchronize(device)
 export const loadLibrary = (path: string): void => addon.loadLibrary(path)
 export const listOperators = (): string[] => addon.listOperators()
 export const buildInfo = () => ({ path: addonPath, ...addon.buildInfo() })

@@ -5,6 +5,7 @@ import * as autograd from '../native/autograd.js'
 import { operator, call } from '../native/dispatch.js'
 import * as storage from '../native/storage.js'
 import { setTensorClass } from '../native/tensor-handle.js'
+import { requireStream, type Stream } from './cuda-streams.js'
 import type { NestedArray } from './creation.js'
 import { nest } from './format.js'
 import * as indexing from './indexing.js'
@@ -16,6 +17,7 @@ import {
 } from './types.js'
 import { unique, type UniqueOptions } from './unique.js'
 
+const recordStreamOperator = operator('aten::record_stream')
 const toOperator = operator('aten::to', 'dtype_layout')
 
 export interface ToOptions {
@@ -72,6 +74,14 @@ export class Tensor extends TensorMethods {
   /** True for a tensor in the memory of a GPU. */
   get isCuda(): boolean {
     return this.device.startsWith('cuda')
+  }
+
+  /**
+   * Says that the tensor's memory is in use on `stream` besides the one it was made on: once freed, it is not given to another tensor before
+   * that stream has done what it has now. For tensors of a GPU. PyTorch: `Tensor.record_stream`.
+   */
+  recordStream(stream: Stream): void {
+    call<void>(recordStreamOperator, this, requireStream(stream))
   }
 
   get dtype(): DType {

@@ -55,7 +55,7 @@ export function requireDType(value: unknown, name = 'dtype'): DType {
   throw expected(`a dtype (${dtypes.join(', ')})`, name, value)
 }
 
-/** Where a tensor's memory is: `cpu`, `cuda` (the first GPU), `cuda:1`, `meta` (nowhere: shapes only). */
+/** Where a tensor's memory is: `cpu`, `cuda` (the current GPU, by default the first), `cuda:1`, `meta` (nowhere: shapes only). */
 export type Device = 'cpu' | 'cuda' | `cuda:${number}` | 'meta'
 
 export function isDevice(value: unknown): value is Device {
@@ -66,6 +66,15 @@ export function isDevice(value: unknown): value is Device {
 export function requireDevice(value: unknown, name = 'device'): Device {
   if (isDevice(value)) return value
   throw expected(`'cpu', 'cuda' or 'cuda:N'`, name, value)
+}
+
+/** A GPU: `cuda` is the current one. */
+export type CudaDevice = Extract<Device, `cuda${string}`>
+
+/** @throws InputError unless `value` names a GPU. */
+export function requireCudaDevice(value: unknown, name = 'device'): CudaDevice {
+  if (isDevice(value) && value.startsWith('cuda')) return value as CudaDevice
+  throw expected(`'cuda' or 'cuda:N'`, name, value)
 }
 
 export type Layout = 'strided' | 'sparse_coo' | 'sparse_csr' | 'sparse_csc' | 'sparse_bsr' | 'sparse_bsc' | 'jagged' | 'mkldnn'

@@ -99,7 +99,7 @@ const script = `
 
 // What takes no arguments cannot fail.
 const infallible = [
-  'buildInfo', 'clearAutocastCache', 'cudaDeviceCount', 'freedRegions', 'gradMode', 'inferenceMode', 'listOperators', 'memory', 'numThreads',
+  'buildInfo', 'clearAutocastCache', 'cudaDeviceCount', 'cudaUnavailableReason', 'freedRegions', 'gradMode', 'inferenceMode', 'listOperators', 'memory', 'numThreads',
   'scopeBegin', 'takeAnomaly'
 ]
 

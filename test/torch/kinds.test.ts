@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
-import { TorchError, call, generator, tensor, type Tensor } from '../../src/torch/index.js'
+import { call, generator, tensor, type Tensor } from '../../src/torch/index.js'
 import { runPython } from '../parity/python.js'
 import { runChild } from '../native/support.js'
 
@@ -161,11 +161,12 @@ it('each callable schema takes values of its kinds: what fails is what libtorch 
   const [all, ran, ours] = outcome.printed.at(-1) as [number, number, string[]]
   expect(all).toBeGreaterThan(1900)
   expect(ran).toBeGreaterThan(all / 2)
+  // There is no Stream without a GPU.
   expect(ours).toEqual(['aten::get_gradients', 'aten::record_stream'])
 })
 
 it('a kind without a counterpart is refused when the operator is found, by name', () => {
-  expect(() => call('aten::record_stream', x(), 1)).toThrow(TorchError)
+  expect(() => call('aten::record_stream', x(), 1)).toThrow(/^aten::record_stream: argument 's': expected a Stream, received number 1/)
   expect(() => call('aten::get_gradients', 1)).toThrow(/^aten::get_gradients: a result is of type Dict\(Tensor, Tensor\), which cannot be given to JavaScript/)
 })
 
