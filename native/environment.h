@@ -2,6 +2,7 @@
 
 #include "anomaly.h"
 #include "checkpoint.h"
+#include "graph.h"
 #include "handles.h"
 #include "operators.h"
 #include "pinned.h"
@@ -18,6 +19,7 @@ namespace gmml {
 struct Environment {
   TensorTable tensors;
   GeneratorTable generators{"generator"};
+  GraphTable graphs{"graph"};
   StreamTable streams;
   EventTable events{"event"};
   PinnedTable pinned{"pinned memory"};

@@ -6,6 +6,7 @@ export {
   currentStream, defaultStream, event, Event, stream, Stream, withStream, type EventOptions, type StreamOptions
 } from './cuda-streams.js'
 export { pinSharedMemory, PinnedMemory } from './cuda-pinned.js'
+export { Graph, graphed, type GraphedFunction, type GraphedOptions, type GraphOptions } from './cuda-graph.js'
 
 /** True if libtorch was built with CUDA and sees a GPU. PyTorch: `torch.cuda.is_available`. */
 export const isAvailable = (): boolean => native.deviceCount() > 0
