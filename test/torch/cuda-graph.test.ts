@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 
 import { randomFor } from '../../src/data/index.js'
 import { GroupMaskedModel } from '../../src/gmml/index.js'
-import { GELU, Linear, Sequential, type Parameter } from '../../src/nn/index.js'
+import { GELU, Linear, Sequential } from '../../src/nn/index.js'
 import { AdamW } from '../../src/optim/index.js'
 import * as torch from '../../src/torch/index.js'
 import { cuda, keep, noGrad, scope, TorchError, type Tensor } from '../../src/torch/index.js'
