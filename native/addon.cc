@@ -29,6 +29,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initAnomaly(env, exports, *environment);
   initCheckpoint(env, exports, *environment);
   initRandom(env, exports, *environment);
+  initGraph(env, exports, *environment);
   initImages(env, exports, *environment);
   initCuda(env, exports, *environment);
   initCudaMemory(env, exports, *environment);

@@ -2,6 +2,7 @@
 
 #include "anomaly.h"
 #include "checkpoint.h"
+#include "graph.h"
 #include "handles.h"
 #include "operators.h"
 #include "pinned.h"
@@ -19,6 +20,7 @@ namespace gmml {
 struct Environment {
   TensorTable tensors;
   GeneratorTable generators{"generator"};
+  GraphTable graphs{"graph"};
   StreamTable streams;
   EventTable events{"event"};
   PinnedTable pinned{"pinned memory"};

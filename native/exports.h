@@ -14,6 +14,7 @@ void initAutograd(Napi::Env env, Napi::Object& exports, Environment& environment
 void initAnomaly(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initCheckpoint(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initRandom(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initGraph(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initImages(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initCuda(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initCudaMemory(Napi::Env env, Napi::Object& exports, Environment& environment);

@@ -1,5 +1,6 @@
 #include "handles.h"
 
+#include "graph.h"
 #include "pinned.h"
 
 #include <algorithm>
@@ -59,6 +60,7 @@ void HandleTable<T>::release(Slot& slot) {
 
 template class HandleTable<at::Tensor>;
 template class HandleTable<at::Generator>;
+template class HandleTable<std::shared_ptr<CapturedGraph>>;
 template class HandleTable<std::shared_ptr<c10::Event>>;
 template class HandleTable<std::shared_ptr<PinnedMemory>>;
 template class HandleTable<std::optional<c10::Stream>>;

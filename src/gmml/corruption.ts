@@ -2,12 +2,9 @@ import { expected } from '../errors.js'
 import { randomFor, type Random } from '../data/random.js'
 import * as torch from '../torch/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
-import { drawGroupMask, type GroupMask, type Rectangle } from './rectangles.js'
+import { kinds, planCorruption, possibleKinds, settleCorruption, type CorruptionSettings, type Fill } from './plan.js'
 
-/** What fills a corrupted region: N(0, 1) noise, zeros, or a copy of another region of the same image. */
-export type Fill = 'noise' | 'zeros' | 'shuffle'
-
-export const fills: readonly Fill[] = ['noise', 'zeros', 'shuffle']
+export { fills, type Fill } from './plan.js'
 
 export interface CorruptionOptions {
   /** Largest part of the image that is corrupted. Default 0.75. */
@@ -32,54 +29,43 @@ export interface Corrupted {
   readonly mask: Tensor
 }
 
-/** How one view is corrupted: which pixels, and what they become. */
-interface Plan {
-  readonly kind: Fill | 'alien'
-  readonly mask: GroupMask
-  /** For `alien` and `shuffle` the place that each pixel is taken from: image of the batch, or pixel of the same image. */
-  readonly source: Int32Array | null
+/** A plan as tensors. */
+export interface PlanTensors {
+  /** True where a pixel is corrupted: bool [B, 1, H, W]. */
+  readonly mask: Tensor
+  /** uint8 [B, 1, 1, 1]. */
+  readonly kind: Tensor
+  /** int32 [B, H, W]; null where nothing can be moved. */
+  readonly offset: Tensor | null
 }
 
-function eachPixel(rectangle: Rectangle, width: number, visit: (pixel: number) => void): void {
-  for (let y = rectangle.top; y < rectangle.top + rectangle.height; y++) {
-    for (let x = rectangle.left; x < rectangle.left + rectangle.width; x++) visit(y * width + x)
-  }
+/**
+ * Corrupts a batch by a plan: for given settings the same operators in the same order, whatever the plan says. Noise is drawn for every
+ * pixel of the batch from the default generator of its device, where there can be noise at all.
+ *
+ * @param clean - [B, C, H, W].
+ * @returns [B, C, H, W].
+ */
+export function applyCorruption(clean: Tensor, { mask, kind, offset }: PlanTensors, settings: CorruptionSettings): Tensor {
+  const possible = possibleKinds(settings)
+  return noGrad(() =>
+    scope(() => {
+      let corrupted = offset ? moved(clean, offset) : clean
+      const where = (name: keyof typeof kinds) => mask.logicalAnd(kind.eq(kinds[name]))
+      if (possible.noise) corrupted = torch.where(where('noise'), torch.randnLike(clean), corrupted)
+      if (possible.zeros) corrupted = corrupted.maskedFill(where('zeros'), 0)
+      return corrupted.contiguous()
+    })
+  )
 }
 
-function planView(view: number, batch: number, height: number, width: number, options: Required<CorruptionOptions>): Plan {
-  const random = options.random(view)
-  const kinds = typeof options.fill === 'string' ? [options.fill] : options.fill
-  const kind = kinds[random.integer(0, kinds.length)]!
-  const mask = drawGroupMask(random, height, width, options.budget, options.align, options.overhang)
-  // The authors' code draws the first corruption in any case and then may replace it.
-  if (options.alien > 0 && random.chance(1 / (kinds.length + 1))) {
-    const alienMask = drawGroupMask(random, height, width, options.alien, options.align, options.overhang)
-    const source = new Int32Array(height * width).fill(view)
-    for (const rectangle of alienMask.rectangles) {
-      const other = random.integer(0, batch)
-      eachPixel(rectangle, width, (pixel) => (source[pixel] = other))
-    }
-    return { kind: 'alien', mask: alienMask, source }
-  }
-  if (kind !== 'shuffle') return { kind, mask, source: null }
-  const source = Int32Array.from({ length: height * width }, (_, pixel) => pixel)
-  for (const rectangle of mask.rectangles) {
-    const down = random.integer(0, height - rectangle.height + 1) - rectangle.top
-    const right = random.integer(0, width - rectangle.width + 1) - rectangle.left
-    eachPixel(rectangle, width, (pixel) => (source[pixel] = pixel + down * width + right))
-  }
-  return { kind, mask, source }
-}
-
-function fillViews(kind: Plan['kind'], clean: Tensor, own: Tensor, covered: Tensor, plans: readonly Plan[]): Tensor {
-  if (kind === 'zeros') return own.mul(covered.logicalNot())
-  if (kind === 'noise') return torch.where(covered, torch.randnLike(own), own)
-  const pixels = covered.shape.at(-1)!
-  const flat = new Int32Array(plans.length * pixels)
-  for (const [i, plan] of plans.entries()) flat.set(plan.source!, i * pixels)
-  const source = torch.fromTypedArray(flat, [plans.length, 1, pixels]).to(clean.device).to('int64').expand(own.shape)
-  // `alien` looks the same pixel up in another image of the batch, `shuffle` another pixel in the same image.
-  return kind === 'alien' ? clean.gather(0, source) : own.gather(2, source)
+/** Each pixel of the batch as the one that lies so many pixels further on. */
+function moved(clean: Tensor, offset: Tensor): Tensor {
+  const [batch, channels, height, width] = clean.shape as [number, number, number, number]
+  const all = batch * height * width
+  const source = torch.arange(all, { dtype: 'int64', device: clean.device }).add(offset.flatten())
+  const byChannel = clean.transpose(0, 1).reshape([channels, all])
+  return byChannel.gather(1, source.expand([channels, all])).reshape([channels, batch, height, width]).transpose(0, 1)
 }
 
 // Seeds from PyTorch's generator, so that manualSeed decides the corruption too.
@@ -96,32 +82,16 @@ function defaultRandom(batch: number): (view: number) => Random {
  * @throws InputError for a shape or an option that is not legal, before anything is computed.
  */
 export function corrupt(clean: Tensor, options: CorruptionOptions = {}): Corrupted {
-  const { budget = 0.75, alien = 0.3, align = 1, overhang = false, fill = 'noise' } = options
   const { shape } = clean
   if (!/float/.test(clean.dtype)) throw expected('floating-point pixels', 'clean', clean.dtype)
   if (shape.length !== 4) throw expected('a batch of images [B, C, H, W]', 'clean', `shape [${shape.join(', ')}]`)
-  if (typeof alien !== 'number' || !(alien >= 0 && alien <= 1)) throw expected('a number between 0 and 1', 'alien', alien)
-  const kinds = typeof fill === 'string' ? [fill] : fill
-  if (kinds.length === 0 || kinds.some((kind) => !fills.includes(kind))) throw expected(`one or more of ${fills.join(', ')}`, 'fill', fill)
-  const [batch, channels, height, width] = shape as [number, number, number, number]
-  const settled = { budget, alien, align, overhang, fill, random: options.random ?? defaultRandom(batch) }
-  const plans = Array.from({ length: batch }, (_, view) => planView(view, batch, height, width, settled))
-  const pixels = height * width
-  const covered = new Uint8Array(batch * pixels)
-  for (const [i, plan] of plans.entries()) covered.set(plan.mask.covered, i * pixels)
-
-  return noGrad(() =>
-    scope(() => {
-      const mask = torch.fromTypedArray(covered, [batch, 1, pixels], { dtype: 'bool' }).to(clean.device)
-      const flat = clean.reshape([batch, channels, pixels])
-      const corrupted = flat.clone()
-      for (const kind of new Set(plans.map((plan) => plan.kind))) {
-        const views = plans.flatMap((plan, i) => (plan.kind === kind ? [i] : []))
-        const rows = torch.fromTypedArray(Int32Array.from(views)).to(clean.device)
-        const filled = fillViews(kind, flat, flat.indexSelect(0, rows), mask.indexSelect(0, rows), views.map((i) => plans[i]!))
-        corrupted.indexCopy_(0, rows.to('int64'), filled)
-      }
-      return { corrupted: corrupted.reshape(shape), mask: mask.reshape([batch, 1, height, width]) }
-    })
-  )
+  const settings = settleCorruption(options)
+  const [batch, , height, width] = shape as [number, number, number, number]
+  const plan = planCorruption(batch, height, width, settings, options.random ?? defaultRandom(batch))
+  return scope(() => {
+    const mask = torch.fromTypedArray(plan.covered, [batch, 1, height, width], { dtype: 'bool', device: clean.device })
+    const kind = torch.fromTypedArray(plan.kind, [batch, 1, 1, 1], { device: clean.device })
+    const offset = plan.offset && torch.fromTypedArray(plan.offset, [batch, height, width], { device: clean.device })
+    return { corrupted: applyCorruption(clean, { mask, kind, offset }, settings), mask }
+  })
 }

@@ -82,17 +82,59 @@ export function drawGroupMask(random: Random, height: number, width: number, bud
   const drawn = random.uniform(Math.min(0.5, budget), budget) * height * width
   const wanted = overhang ? drawn : Math.min(drawn, reach(height, align) * reach(width, align))
   const draw = overhang ? drawOverhangingSide : drawSide
-  const covered = new Uint8Array(height * width)
+  const cover = new Cover(height, width)
   const rectangles: Rectangle[] = []
   for (let count = 0; count < wanted; ) {
     const [top, rows] = draw(random, height, align)
     const [left, columns] = draw(random, width, align)
-    rectangles.push({ top, left, height: rows, width: columns })
-    for (let y = top; y < top + rows; y++) {
-      const start = y * width + left
-      for (let i = start; i < start + columns; i++) count += 1 - covered[i]!
-      covered.fill(1, start, start + columns)
-    }
+    const rectangle = { top, left, height: rows, width: columns }
+    rectangles.push(rectangle)
+    count += cover.add(rectangle)
   }
-  return { rectangles, covered }
+  return { rectangles, covered: cover.pixels() }
+}
+
+/** The pixels that rectangles cover, a byte each, written and counted four at a time: a rectangle has thousands. */
+class Cover {
+  /** Bytes of a row: whole words. */
+  readonly #stride: number
+  readonly #words: Uint32Array<ArrayBuffer>
+  // A row with the columns of one rectangle. Written as bytes and read as words, it is right for either byte order.
+  readonly #row: Uint32Array<ArrayBuffer>
+  readonly #rowBytes: Uint8Array<ArrayBuffer>
+
+  constructor(readonly height: number, readonly width: number) {
+    this.#stride = Math.ceil(width / 4) * 4
+    this.#words = new Uint32Array((this.#stride / 4) * height)
+    this.#row = new Uint32Array(this.#stride / 4)
+    this.#rowBytes = new Uint8Array(this.#row.buffer)
+  }
+
+  /** @returns How many pixels were not covered before. */
+  add({ top, left, height, width }: Rectangle): number {
+    const [row, words, step] = [this.#row, this.#words, this.#stride / 4]
+    const [first, end] = [left >> 2, (left + width + 3) >> 2]
+    row.fill(0, first, end)
+    this.#rowBytes.fill(1, left, left + width)
+    let count = 0
+    for (let y = top, start = top * step; y < top + height; y++, start += step) {
+      for (let x = first; x < end; x++) {
+        const fresh = row[x]! & ~words[start + x]!
+        if (fresh === 0) continue
+        words[start + x]! |= fresh
+        count += Math.imul(fresh, 0x01010101) >>> 24 // the sum of the four bytes
+      }
+    }
+    return count
+  }
+
+  /** 1 where covered: [H, W], row by row. */
+  pixels(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.#words.buffer)
+    const { height, width } = this
+    if (this.#stride === width) return bytes
+    const pixels = new Uint8Array(height * width)
+    for (let y = 0; y < height; y++) pixels.set(bytes.subarray(y * this.#stride, y * this.#stride + width), y * width)
+    return pixels
+  }
 }

@@ -126,6 +126,18 @@ export interface Addon extends CudaAddon {
   generatorState(generator: Handle | string): Uint8Array
   setGeneratorState(generator: Handle | string, state: Uint8Array): void
 
+  makeGraph(device: string): Handle
+  /** Makes the graph's stream the current one, which waits for what was current, until `leaveGraph`. */
+  enterGraph(graph: Handle): void
+  leaveGraph(graph: Handle): void
+  /** Begins a capture on the graph's stream; `other` is a captured graph whose memory it shares. */
+  beginCapture(graph: Handle, other: Handle | null): void
+  endCapture(graph: Handle): void
+  /** Leaves the graph's stream after an error, without a capture. */
+  abandonGraph(graph: Handle): void
+  replayGraph(graph: Handle): void
+  disposeGraph(graph: Handle): void
+
   /** The upright size of a JPEG file that `decodeJpeg` is likely to take, else null. */
   jpegSize(bytes: Uint8Array): [width: number, height: number] | null
   /**

@@ -141,6 +141,13 @@ export function scope<T>(callback: (() => T) & (() => Synchronous<T>)): T {
   }
 }
 
+/** Takes the tensors of a result out of every scope: those that {@link scope} would have let out. */
+export function keepResults(result: unknown): TensorHandle[] {
+  const found: TensorHandle[] = []
+  collect(result, found)
+  return found.map(keep)
+}
+
 /** What is alive now. `bytes` counts each storage once, by device. */
 export interface Memory {
   readonly tensors: number

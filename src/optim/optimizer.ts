@@ -157,7 +157,7 @@ export abstract class Optimizer<
     return {
       state: new Map(state),
       param_groups: this.groups.map((group) => ({
-        ...(Object.fromEntries(names.map(([own, name]) => [name, group[own as keyof Group<Options>]])) as StateOptions),
+        ...(Object.fromEntries(names.map(([own, name]) => [name, numberOf(group[own as keyof Group<Options>])])) as StateOptions),
         params: group.parameters.map((parameter) => numbers.get(parameter)!)
       }))
     }
@@ -183,7 +183,14 @@ export abstract class Optimizer<
         for (const name of Object.keys(target) as (keyof State)[]) target[name].copy_(entry[name])
       }
     })
-    for (const [i, group] of this.groups.entries()) Object.assign(group, options[i])
+    for (const [i, group] of this.groups.entries()) {
+      for (const [name, value] of Object.entries<unknown>(options[i]!)) {
+        const own: unknown = group[name as keyof Group<Options>]
+        // A captured graph reads the tensor: it must stay the same one.
+        if (own instanceof Tensor) noGrad(() => void own.fill_(value as number))
+        else Object.assign(group, { [name]: value })
+      }
+    }
   }
 
   /** The options of a state's groups by our names. */
@@ -247,6 +254,9 @@ export abstract class Optimizer<
     this.#state.clear()
   }
 }
+
+/** An option as a state dict has it. Of a tensor it waits for the device. */
+const numberOf = (option: unknown): unknown => (option instanceof Tensor ? option.item() : option)
 
 function isEmpty(entry: object): boolean {
   const values = Object.values(entry)

@@ -9,6 +9,7 @@ export * from './cuda-memory.js'
 export * from './cuda-numerics.js'
 export { nvtxMark, nvtxRange } from './profiler.js'
 export { pinSharedMemory, PinnedMemory } from './cuda-pinned.js'
+export { Graph, graphed, type GraphedFunction, type GraphedOptions, type GraphOptions } from './cuda-graph.js'
 
 /** True if libtorch was built with CUDA and sees a GPU. PyTorch: `torch.cuda.is_available`. */
 export const isAvailable = (): boolean => native.deviceCount() > 0

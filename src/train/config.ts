@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { fills } from '../gmml/index.js'
 import {
-  imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, viewFields,
+  graphField, imagePaths, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, viewFields,
   type SettingsKind
 } from './settings.js'
 
@@ -46,6 +46,7 @@ export const pretrainSchema = z.strictObject({
   allPixels: z.boolean().default(false).describe('loss over all pixels, not only the corrupted ones'),
   seed: z.int().min(0).default(0).describe('decides initialisation, order, crops, masks and noise'),
   ...machineFields,
+  ...graphField,
   limit: positiveInteger.optional().describe('use only so many images'),
   knnEvery: z.int().min(0).default(0).describe('measure kNN accuracy every N epochs; needs classes; 0 = never'),
   ...loopFields

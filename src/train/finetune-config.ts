@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { parseLabelBudget } from '../data/index.js'
 import {
-  cropScale, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
+  cropScale, graphField, loopFields, machineFields, memoryFields, modelName, parseSettings, part, positiveInteger, resumeSettings, type SettingsKind
 } from './settings.js'
 
 /** Whether a text is a part of the labels or a number of them. */
@@ -60,6 +60,7 @@ export const finetuneSchema = z.strictObject({
   flip: part.default(0.5).describe('how often an image is mirrored left to right'),
   seed: z.int().min(0).default(0).describe('decides the choice of labels, initialisation, order, augmentation'),
   ...machineFields,
+  ...graphField,
   limit: positiveInteger.optional().describe('use only so many images of each folder'),
   ...loopFields
 })

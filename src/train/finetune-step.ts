@@ -1,7 +1,9 @@
-import { drawMixing, mixImages, mixTargets, randomFor } from '../data/index.js'
+import { drawMixing, randomFor, type Mixing } from '../data/index.js'
+import { expected } from '../errors.js'
 import type { Parameter } from '../nn/index.js'
-import { fromTypedArray, noGrad, randn, type Device, type Tensor } from '../torch/index.js'
+import { arange, noGrad, randn, type Device, type Tensor } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
+import type { CaptureOptions } from './captured-step.js'
 import type { FinetuneConfig } from './finetune-config.js'
 import { TRIAL_IMAGES, type Precision } from './precision.js'
 import { TrainingStep, type PlannedGroup } from './step.js'
@@ -34,13 +36,25 @@ export function layerGroups(model: VisionTransformer, layerDecay: number): Plann
 
 /** Mean cross entropy with targets that are probabilities. @param logits - [B, C]. @param targets - [B, C]. */
 const softCrossEntropy = (logits: Tensor, targets: Tensor): Tensor =>
-  logits.to('float32').crossEntropyLoss(targets.to(logits.device))
+  logits.to('float32').crossEntropyLoss(targets)
+
+/**
+ * What part of each pixel is the image's own, row by row, the rest being its partner's: for a step that is the same function of a tensor
+ * whether images are mixed by mixup, by CutMix or not at all.
+ */
+function ownParts(mixing: Mixing | null, height: number, width: number): Float32Array {
+  const parts = new Float32Array(height * width).fill(mixing?.kind === 'mixup' ? mixing.lambda : 1)
+  if (mixing?.kind !== 'cutmix') return parts
+  const { left, top, width: columns, height: rows } = mixing.box
+  for (let y = top; y < top + rows; y++) parts.fill(0, y * width + left, y * width + left + columns)
+  return parts
+}
 
 /** A step of supervised training of a vision transformer with a classifier. */
 export class FinetuneStep extends TrainingStep {
   constructor(
     override readonly model: VisionTransformer, readonly config: FinetuneConfig, batchSize: number, stepsPerEpoch: number, device: Device,
-    precision: Precision
+    precision: Precision, capture?: CaptureOptions
   ) {
     const settings = {
       ...config,
@@ -50,7 +64,7 @@ export class FinetuneStep extends TrainingStep {
       weightDecayEnd: config.weightDecay,
       clipPerTensor: false
     }
-    super(model, layerGroups(model, config.layerDecay), settings, device, precision)
+    super(model, layerGroups(model, config.layerDecay), settings, device, precision, capture)
   }
 
   /**
@@ -58,24 +72,45 @@ export class FinetuneStep extends TrainingStep {
    *
    * @param step - Steps done before.
    * @returns As {@link TrainingStep.train}.
+   * @throws InputError for a label that is no class of the model.
    */
   run(images: Tensor, labels: readonly number[], step: number): Tensor {
-    const { mixup, cutmix, mixProbability: probability, mixSwitch: switchProbability, labelSmoothing, seed, accumulate } = this.config
-    return this.train(step, () => {
-      const [height, width] = this.model.imageSize
-      const settings = { mixup, cutmix, probability, switchProbability }
-      const mixing = drawMixing(randomFor(seed, step, 'mixing'), { height, width }, settings)
-      const classes = fromTypedArray(BigInt64Array.from(labels, BigInt)).to(images.device)
-      const [mixed, targets] = noGrad(() => [
-        mixImages(images, mixing), mixTargets(classes, this.model.options.numClasses, mixing, labelSmoothing)
-      ])
-      const parts = Math.min(accumulate, labels.length)
-      if (parts === 1) return [() => softCrossEntropy(this.model.logits(mixed), targets)]
-      const [images_, targets_] = [mixed.chunk(parts), targets.chunk(parts)]
-      return images_.map((chunk, i) => () =>
-        softCrossEntropy(this.model.logits(chunk), targets_[i]!).mul(chunk.shape[0]! / labels.length)
-      )
-    })
+    const { mixup, cutmix, mixProbability: probability, mixSwitch: switchProbability, seed } = this.config
+    const { numClasses } = this.model.options
+    const stranger = labels.find((label) => !(Number.isInteger(label) && label >= 0 && label < numClasses))
+    if (stranger !== undefined) throw expected(`integers from 0 to ${numClasses - 1}`, 'labels', stranger)
+    const [height, width] = this.model.imageSize
+    const settings = { mixup, cutmix, probability, switchProbability }
+    const mixing = drawMixing(randomFor(seed, step, 'mixing'), { height, width }, settings)
+    this.inputs.write('images', images)
+    this.inputs.writeArray('labels', BigInt64Array.from(labels, BigInt), [labels.length, 1])
+    this.inputs.writeArray('own', ownParts(mixing, height, width), [height, width])
+    this.inputs.writeArray('lambda', Float32Array.of(mixing?.lambda ?? 1), [])
+    return this.train(step)
+  }
+
+  protected override lossParts(): (() => Tensor)[] {
+    const [images, targets] = noGrad(() => [this.#mixed(this.inputs.get('images'), this.inputs.get('own')), this.#targets()])
+    const batch = images.shape[0]!
+    const parts = Math.min(this.config.accumulate, batch)
+    if (parts === 1) return [() => softCrossEntropy(this.model.logits(images), targets)]
+    const [images_, targets_] = [images.chunk(parts), targets.chunk(parts)]
+    return images_.map((chunk, i) => () => softCrossEntropy(this.model.logits(chunk), targets_[i]!).mul(chunk.shape[0]! / batch))
+  }
+
+  /** As `mixImages` and `mixTargets`, by a part that is a tensor. */
+  #mixed(values: Tensor, part: Tensor): Tensor {
+    if (this.config.mixup === 0 && this.config.cutmix === 0) return values
+    return values.mul(part).add(values.flip([0]).mul(part.rsub(1)))
+  }
+
+  /** What the classifier is to say: [B, classes], rows that sum to 1. */
+  #targets(): Tensor {
+    const labels = this.inputs.get('labels')
+    const { numClasses } = this.model.options
+    const { labelSmoothing } = this.config
+    const own = labels.eq(arange(numClasses, { dtype: 'int64', device: labels.device })).to('float32')
+    return this.#mixed(own.mul(1 - labelSmoothing).add(labelSmoothing / numClasses), this.inputs.get('lambda'))
   }
 }
 

@@ -7,6 +7,7 @@ import type { EvaluationSet } from '../evaluate/labelled.js'
 import { readResults, resultsOf, writeResults, type Results } from '../evaluate/results.js'
 import { getNumThreads, setNumThreads, type Device, type Tensor } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
+import type { CaptureOptions } from './captured-step.js'
 import { exportClassifier, keptCheckpoints, loadCheckpoint, type EncoderDescription } from './checkpoint.js'
 import { parseFinetuneConfig, resumeFinetuneConfig, type FinetuneConfig, type FinetuneConfigInput } from './finetune-config.js'
 import { openFinetuneData, startClassifier, type FinetuneData } from './finetune-start.js'
@@ -17,7 +18,7 @@ import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
 import { keepListings, RunFolder } from './run-folder.js'
 import { loadingOptions } from './settings.js'
-import { describedIn, requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
+import { describedIn, requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 export interface FinetuneResult {
   readonly status: 'done' | 'interrupted'
@@ -79,12 +80,13 @@ class FinetuneRun implements TrainingTask {
 
   private constructor(
     readonly config: FinetuneConfig, readonly folder: RunFolder, readonly data: FinetuneData, readonly loader: Loader,
-    readonly encoder: EncoderDescription, readonly model: VisionTransformer, readonly device: Device, readonly precision: Precision
+    readonly encoder: EncoderDescription, readonly model: VisionTransformer, readonly device: Device, readonly precision: Precision,
+    capture: CaptureOptions
   ) {
     this.#batchSize = Math.min(config.batchSize, data.train.length)
     this.stepsPerEpoch = loader.steps(this.#batchSize)
     model.gradCheckpointing = config.gradCheckpointing
-    this.step = new FinetuneStep(model, config, this.#batchSize, this.stepsPerEpoch, device, precision)
+    this.step = new FinetuneStep(model, config, this.#batchSize, this.stepsPerEpoch, device, precision, capture)
     this.#augmentation = augmentationOf(config)
   }
 
@@ -93,6 +95,7 @@ class FinetuneRun implements TrainingTask {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
     requireNew(folder, config.resume)
+    const capture = { graph: settleGraph(config, device, hooks.onNotice), onNotice: hooks.onNotice }
     if (config.from !== 'random' && !existsSync(config.from)) {
       throw new InputError(`Expected a run's folder, a file of weights or 'random' for from, received '${config.from}'`)
     }
@@ -112,7 +115,7 @@ class FinetuneRun implements TrainingTask {
       const loader = new Loader(data.train, { size: { height, width }, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
       const precision = settlePrecision(config.amp, saved, model, device, () => classificationTrial(model, device))
-      const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision)
+      const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision, capture)
       owned.push(run)
       await run.#open(hooks)
       await keepListings(cache, hooks)

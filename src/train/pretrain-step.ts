@@ -1,6 +1,9 @@
 import type { Random } from '../data/index.js'
-import { corrupt, type GroupMaskedModel } from '../gmml/index.js'
+import type { GroupMaskedModel } from '../gmml/index.js'
+import { applyCorruption } from '../gmml/corruption.js'
+import { planCorruption, settleCorruption, type CorruptionPlan, type CorruptionSettings } from '../gmml/plan.js'
 import { noGrad, ones, randn, type Device, type Tensor } from '../torch/index.js'
+import type { CaptureOptions } from './captured-step.js'
 import type { PretrainConfig } from './config.js'
 import { TRIAL_IMAGES, type Precision } from './precision.js'
 import { TrainingStep } from './step.js'
@@ -9,8 +12,12 @@ const REFERENCE_BATCH = 256
 
 /** A step of group masked model learning. */
 export class PretrainStep extends TrainingStep {
+  readonly #corruption: CorruptionSettings
+  #plan: CorruptionPlan | undefined
+
   constructor(
-    override readonly model: GroupMaskedModel, readonly config: PretrainConfig, stepsPerEpoch: number, device: Device, precision: Precision
+    override readonly model: GroupMaskedModel, readonly config: PretrainConfig, stepsPerEpoch: number, device: Device, precision: Precision,
+    capture?: CaptureOptions
   ) {
     const parameters = model.parameters()
     // Biases and other 1-D parameters are not decayed; position embedding and CLS token are.
@@ -22,7 +29,8 @@ export class PretrainStep extends TrainingStep {
       lr: (config.lr * config.batchSize) / REFERENCE_BATCH,
       clipPerTensor: true
     }
-    super(model, groups, settings, device, precision)
+    super(model, groups, settings, device, precision, capture)
+    this.#corruption = settleCorruption({ ...config, budget: config.maskBudget })
   }
 
   /**
@@ -33,14 +41,21 @@ export class PretrainStep extends TrainingStep {
    * @returns As {@link TrainingStep.train}.
    */
   run(clean: Tensor, step: number, random: (view: number) => Random): Tensor {
-    const { maskBudget: budget, alien, align, overhang, fill } = this.config
-    return this.train(step, () => {
-      const { corrupted, mask } = corrupt(clean, { budget, alien, align, overhang, fill, random })
-      return this.#lossParts(corrupted, clean, mask)
-    })
+    const [batch, , height, width] = clean.shape as [number, number, number, number]
+    const earlier = this.#plan?.covered.length === batch * height * width ? this.#plan : undefined
+    const plan = planCorruption(batch, height, width, this.#corruption, random, earlier)
+    this.#plan = plan
+    this.inputs.write('clean', clean)
+    this.inputs.writeArray('mask', plan.covered, [batch, 1, height, width], 'bool')
+    this.inputs.writeArray('kind', plan.kind, [batch, 1, 1, 1])
+    if (plan.offset) this.inputs.writeArray('offset', plan.offset, [batch, height, width])
+    return this.train(step)
   }
 
-  #lossParts(corrupted: Tensor, clean: Tensor, mask: Tensor): (() => Tensor)[] {
+  protected override lossParts(): (() => Tensor)[] {
+    const [clean, mask, kind] = (['clean', 'mask', 'kind'] as const).map((name) => this.inputs.get(name)) as [Tensor, Tensor, Tensor]
+    const offset = this.#plan?.offset ? this.inputs.get('offset') : null
+    const corrupted = applyCorruption(clean, { mask, kind, offset }, this.#corruption)
     const { model } = this
     const parts = Math.min(this.config.accumulate, clean.shape[0]!)
     if (parts === 1) return [() => model.loss(corrupted, clean, mask)]

@@ -7,6 +7,7 @@ import {
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
 import { pretrainAugmentation } from './augmentation.js'
+import type { CaptureOptions } from './captured-step.js'
 import { buildEncoder, exportEncoder, RECONSTRUCTION_BLOCKS, type EncoderDescription } from './checkpoint.js'
 import { describeEncoder } from './encoder.js'
 import { parseConfig, resumeConfig, type PretrainConfig, type PretrainConfigInput } from './config.js'
@@ -20,7 +21,7 @@ import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { keepListings, RunFolder } from './run-folder.js'
 import { imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
-import { requireNew, requireSame, settleDevice, settlePrecision, settleSettings, type Saved } from './settle.js'
+import { requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
 const SAMPLES = 8 // images in the reconstruction grid
@@ -69,11 +70,12 @@ class PretrainRun implements TrainingTask {
 
   private constructor(
     readonly config: PretrainConfig, readonly folder: RunFolder, readonly source: ImageSource, readonly loader: Loader,
-    readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device, readonly precision: Precision
+    readonly encoder: EncoderDescription, readonly model: GroupMaskedModel, readonly device: Device, readonly precision: Precision,
+    capture: CaptureOptions
   ) {
     this.stepsPerEpoch = loader.steps(config.batchSize)
     model.backbone.gradCheckpointing = config.gradCheckpointing
-    this.step = new PretrainStep(model, config, this.stepsPerEpoch, device, precision)
+    this.step = new PretrainStep(model, config, this.stepsPerEpoch, device, precision, capture)
     this.extra = { [RECONSTRUCTION_BLOCKS]: JSON.stringify(model.blocks) }
     this.#augmentation = pretrainAugmentation(config)
   }
@@ -83,6 +85,7 @@ class PretrainRun implements TrainingTask {
     const device = settleDevice(config.device)
     const folder = new RunFolder(config.out)
     requireNew(folder, config.resume)
+    const capture = { graph: settleGraph(config, device, hooks.onNotice), onNotice: hooks.onNotice }
     const cache = new ListingCache(folder.index, hooks.onNotice)
     const source = await openImages(config.images, { limit: config.limit, cache })
     if (config.knnEvery && !(source.classes && source.length > 1)) {
@@ -113,7 +116,7 @@ class PretrainRun implements TrainingTask {
       initial?.copyInto(model)
       initial?.dispose()
       const precision = settlePrecision(config.amp, saved, model, device, () => reconstructionTrial(model, device))
-      const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision)
+      const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision, capture)
       owned.push(run)
       await run.#open(hooks)
       await keepListings(cache, hooks)

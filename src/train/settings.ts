@@ -101,6 +101,14 @@ export const memoryFields = {
   gradCheckpointing: z.boolean().default(false).describe('compute blocks again in backward: less memory, more time, the same result')
 }
 
+/** Whether the steps of a training are captured. */
+export const graphField = {
+  graph: z
+    .enum(['auto', 'on', 'off'])
+    .default('auto')
+    .describe('replay steps as a CUDA graph: less work for the host, the same result; auto: on a GPU, without --grad-checkpointing')
+}
+
 /** What a training writes down, and how it goes on. */
 export const loopFields = {
   tensorboard: z.boolean().default(false).describe('write events for TensorBoard beside metrics.jsonl'),
@@ -119,7 +127,7 @@ export const loopFields = {
 
 /** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
 export const changeableInAll = [
-  'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'profile', 'logEvery', 'gradCheckpointing',
+  'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'profile', 'logEvery', 'gradCheckpointing', 'graph',
   'checkpointEvery', 'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
 ] as const
 

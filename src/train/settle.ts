@@ -51,6 +51,27 @@ export function settlePrecision(
   return precisions.find((precision) => precision === saved?.['precision']) ?? choosePrecision(model, device, prepare).precision
 }
 
+/**
+ * Whether the steps of a training are to be captured as a CUDA graph.
+ *
+ * @param onNotice - Is told why they are not, where that is not plain.
+ * @throws InputError where they cannot be and must.
+ */
+export function settleGraph(
+  { graph, gradCheckpointing }: { readonly graph: 'auto' | 'on' | 'off'; readonly gradCheckpointing: boolean }, device: Device,
+  onNotice?: (message: string) => void
+): boolean {
+  if (graph === 'off') return false
+  if (!device.startsWith('cuda')) {
+    if (graph === 'on') throw expected(`'auto' or 'off' on the device ${device}`, 'graph', graph)
+    return false
+  }
+  // It saves and restores the generator's state on the host.
+  if (gradCheckpointing && graph === 'on') throw expected(`'auto' or 'off' beside gradCheckpointing`, 'graph', graph)
+  if (gradCheckpointing) onNotice?.('Steps are not replayed as a CUDA graph: gradCheckpointing computes parts again by a saved random state')
+  return !gradCheckpointing
+}
+
 /** The encoder that config.json of a run describes. @throws InputError if it does not. */
 export function describedIn(saved: Saved): EncoderDescription {
   const encoder = encoderFrom(saved['encoder'])

@@ -26,7 +26,9 @@ const entries: Record<string, () => unknown> = {
   currentStream: () => cuda.currentStream(),
   defaultStream: () => cuda.defaultStream('cuda:0'),
   event: () => cuda.event({ timing: true }),
-  pinSharedMemory: () => cuda.pinSharedMemory(bytes())
+  pinSharedMemory: () => cuda.pinSharedMemory(bytes()),
+  Graph: () => new cuda.Graph('cuda:0'),
+  graphed: () => cuda.graphed(() => 1)
 }
 
 /** What needs a stream, an event or pinned memory, which there are none of without a GPU. */
@@ -93,6 +95,9 @@ it.each([
   [() => cuda.event({ timing: 1 as never }), /a boolean for timing, received 1/],
   [() => cuda.withStream(1 as never, () => 1), /a Stream for stream, received 1/],
   [() => torch.zeros([1]).recordStream(2 as never), /a Stream for stream, received 2/],
+  [() => new cuda.Graph('cpu' as 'cuda'), /'cuda' or 'cuda:N' for device, received 'cpu'/],
+  [() => cuda.graphed(1 as never), /a function for the callback of graphed\(\), received 1/],
+  [() => cuda.graphed(() => 1, { warmup: -1 }), /an integer of at least 0 for warmup, received -1/],
   [() => cuda.pinSharedMemory(new ArrayBuffer(8) as never), /a SharedArrayBuffer with bytes for buffer, received ArrayBuffer/],
   [() => cuda.pinSharedMemory(new SharedArrayBuffer(0)), /a SharedArrayBuffer with bytes/]
 ])('input is refused before any GPU is asked: %s', (call, message) => {
@@ -103,8 +108,10 @@ it.each([
 it('raw functions refuse what is no handle', () => {
   for (const call of [
     () => addon.queryStream(3), () => addon.synchronizeEvent(1.5), () => addon.recordEvent(2 ** 50, 2 ** 50), () => addon.unpinMemory(-1),
-    () => addon.fromPinned(2 ** 50, 0, 'float32', [1], 'cuda'), () => addon.cudaSetStream(2 ** 50)
+    () => addon.fromPinned(2 ** 50, 0, 'float32', [1], 'cuda'), () => addon.cudaSetStream(2 ** 50),
+    () => addon.enterGraph(3), () => addon.beginCapture(2 ** 53, null), () => addon.endCapture(2 ** 50), () => addon.abandonGraph(2 ** 50),
+    () => addon.leaveGraph(2 ** 50), () => addon.replayGraph(2 ** 50), () => addon.disposeGraph(NaN)
   ]) {
-    expect(call).toThrow(/expected (a Stream|an Event|pinned memory)|(stream|event|pinned memory) was disposed of/)
+    expect(call).toThrow(/expected (a Stream|an Event|a graph|pinned memory)|(stream|event|graph|pinned memory) was disposed of/)
   }
 })

@@ -48,7 +48,8 @@ function train({ model, optimizer, scaler, ema }: State, overflow = false): numb
     const loss = model.loss(images, images, mask)
     ;(scaler?.scale(loss) ?? loss).mul(overflow ? Infinity : 1).backward()
     scaler?.unscale(model.parameters())
-    optimizer.groups[0]!.lr *= 0.9
+    const group = optimizer.groups[0]!
+    group.lr = Number(group.lr) * 0.9
     optimizer.step({ foundInf: scaler?.foundInf })
     scaler?.update()
     ema?.update()

@@ -17,7 +17,8 @@ describe('the settings', () => {
       overhang: false, fill: 'noise',
       cropScale: [0.05, 1], flip: 0.5, jitter: 0.3, jitterStrength: [0.1, 0.1, 0.1, 0.01], blur: 0.1, blurSigma: [0.1, 2], solarize: 0,
       solarizeThreshold: 0.5,
-      allPixels: false, seed: 0, device: 'auto', amp: 'auto', workers: 4, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false, profile: 0,
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', graph: 'auto', workers: 4, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false,
+      profile: 0,
       logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false
     })
@@ -100,7 +101,7 @@ describe('resumeConfig', () => {
 
   it('lets change what does not change the result', () => {
     const changed = {
-      images: 'moved', out: 'runs/b', epochs: 9, device: 'cuda', workers: 1, maxBroken: 0.5, threads: 2, knnEvery: 3, tensorboard: true, profile: 2, gradCheckpointing: true, logEvery: 1, checkpointEvery: 4,
+      images: 'moved', out: 'runs/b', epochs: 9, device: 'cuda', workers: 1, maxBroken: 0.5, threads: 2, knnEvery: 3, tensorboard: true, profile: 2, gradCheckpointing: true, graph: 'off', logEvery: 1, checkpointEvery: 4,
       checkpointSteps: 5, checkpointMinutes: 1, keepLast: 3, keepEvery: 2, keepBest: true, maxSkipped: 7
     } as const
     expect(resumeConfig(file, { ...changed, resume: true })).toEqual({ ...saved, ...changed, resume: true })
