@@ -8,6 +8,7 @@
 #include <torch/version.h>
 
 #include <cmath>
+#include <cstdlib>
 
 namespace gmml {
 
@@ -21,6 +22,13 @@ Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value numThreads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), at::get_num_threads()); }
+
+// Does not come back, and waits for no thread.
+Napi::Value exitAtOnce(const Napi::CallbackInfo& info) {
+  const double code = numberAt(info, 0);
+  if (!(code >= 0 && code <= 255) || code != std::floor(code)) refuseAt(info, 0, "an exit code of 0 to 255");
+  std::_Exit(static_cast<int>(code));
+}
 
 Napi::Value buildInfo(const Napi::CallbackInfo& info) {
   auto result = Napi::Object::New(info.Env());
@@ -43,6 +51,7 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment) {
   exportFunction<"setNumThreads", setNumThreads>(env, exports, environment);
   exportFunction<"numThreads", numThreads>(env, exports, environment);
+  exportFunction<"exitAtOnce", exitAtOnce>(env, exports, environment);
   exportFunction<"buildInfo", buildInfo>(env, exports, environment);
 }
 

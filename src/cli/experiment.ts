@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { stringify } from 'yaml'
 
 import { experiment, experimentSchema, parseExperimentConfig, sections, type ExperimentConfigInput } from '../experiment/index.js'
+import { exitAtOnce } from '../native/system.js'
 import { addFlags, givenFlags } from './flags.js'
 import { duration, ProgressDisplay } from './progress.js'
 import { abortOnSignal, INTERRUPTED, readConfigFile } from './training.js'
@@ -35,8 +36,7 @@ export function experimentCommand(): Command {
       display.stop()
       if (status === 'interrupted') {
         display.print('Stopped. The same command goes on where it stopped.')
-        process.exitCode = INTERRUPTED
-        return
+        exitAtOnce(INTERRUPTED)
       }
       display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${report}`)
     } finally {

@@ -4,6 +4,7 @@ import { parse, stringify } from 'yaml'
 import type { z } from 'zod'
 
 import { SettingsError } from '../errors.js'
+import { exitAtOnce } from '../native/system.js'
 import type { PretrainHooks } from '../train/index.js'
 import { withoutSettled } from '../train/settings.js'
 import { addFlags, givenFlags } from './flags.js'
@@ -34,7 +35,7 @@ export function abortOnSignal(display: ProgressDisplay): AbortSignal {
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
       if (controller.signal.aborted) {
-        if (performance.now() - first > SAME_PRESS) process.exit(INTERRUPTED)
+        if (performance.now() - first > SAME_PRESS) exitAtOnce(INTERRUPTED)
         return
       }
       first = performance.now()
@@ -90,8 +91,8 @@ export function trainingCommand<Settings>(training: TrainingCommand<Settings>): 
         const first = setting === undefined ? [] : (several?.write(setting) ?? [String(setting)])
         const again = ['gmml', name, ...first.map((word) => `'${word}'`), '--out', `'${settings.out}'`, '--resume'].join(' ')
         display.print(`Stopped at step ${steps}. Go on with: ${again}`)
-        process.exitCode = INTERRUPTED
-        return
+        // All is saved, and images that threads still decode are for nobody: Node would wait for them.
+        exitAtOnce(INTERRUPTED)
       }
       display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${summary()}`)
     } finally {

@@ -169,6 +169,7 @@ export interface Addon extends CudaAddon {
 
   setNumThreads(count: number): void
   numThreads(): number
+  exitAtOnce(code: number): never
   buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; jpeg: string | null; configuration: string }
 }
 

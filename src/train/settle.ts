@@ -1,6 +1,7 @@
 import { expected, InputError } from '../errors.js'
 import type { Module } from '../nn/index.js'
-import { cuda, type Device, type Tensor } from '../torch/index.js'
+import { cuda, TorchError, type CudaDevice, type Device, type Tensor } from '../torch/index.js'
+import { requireCudaDevice } from '../torch/types.js'
 import { encoderFrom, type EncoderDescription } from './checkpoint.js'
 import { choosePrecision, precisions, type Precision } from './precision.js'
 import { RunFolder } from './run-folder.js'
@@ -69,7 +70,19 @@ export function settleGraph(
   // It saves and restores the generator's state on the host.
   if (gradCheckpointing && graph === 'on') throw expected(`'auto' or 'off' beside gradCheckpointing`, 'graph', graph)
   if (gradCheckpointing) onNotice?.('Steps are not replayed as a CUDA graph: gradCheckpointing computes parts again by a saved random state')
-  return !gradCheckpointing
+  return !gradCheckpointing && (graph === 'on' || hasGraphs(requireCudaDevice(device), onNotice))
+}
+
+/** Whether graphs can be made: an addon that was built without CUDA's headers has none. */
+function hasGraphs(device: CudaDevice, onNotice?: (message: string) => void): boolean {
+  try {
+    new cuda.Graph(device).dispose()
+    return true
+  } catch (error) {
+    if (!(error instanceof TorchError)) throw error
+    onNotice?.(`Steps are not replayed as a CUDA graph, which is slower: ${error.message}`)
+    return false
+  }
 }
 
 /** The encoder that config.json of a run describes. @throws InputError if it does not. */

@@ -33,3 +33,17 @@ it('what it was built of is told', () => {
   expect(info.path).toBe(addonPath)
   expect(typeof info.cuda).toBe('boolean')
 })
+
+it('the process ends at once where it is asked to, with its code, and not for what is none', () => {
+  const script = `
+    for (const code of [-1, 256, 0.5, NaN, '3', undefined]) {
+      try { addon.exitAtOnce(code) } catch (error) { print(error.name) }
+    }
+    const { Worker } = await import('node:worker_threads')
+    new Worker('for (;;);', { eval: true })
+    addon.exitAtOnce(7)
+    print('still there')
+  `
+  const { status, printed } = runChild(script)
+  expect({ status, printed }).toEqual({ status: 7, printed: Array(6).fill('TorchError') })
+})

@@ -38,13 +38,17 @@ describe.skipIf(!simulated)('a training on a GPU, simulated, is the one on the C
   ])('pretraining %s', async (_, changes) => {
     const images = await folderWith(stripeFiles(64))
     const folder = await folderWith()
-    const run = (device: 'cpu' | 'cuda') => pretrain({ images, ...common, ...changes, device, out: join(folder, device) })
+    const notices: string[] = []
+    const run = (device: 'cpu' | 'cuda') =>
+      pretrain({ images, ...common, ...changes, device, out: join(folder, device) }, { onNotice: (message) => notices.push(message) })
     await run('cpu')
     expect(counts().kernels).toBe(0)
     await run('cuda')
     expect(counts().kernels).toBeGreaterThan(1000)
+    // The simulation has no graphs, as an addon that was built without CUDA's headers.
+    expect(notices).toEqual([expect.stringMatching(/^Steps are not replayed as a CUDA graph.*(headers|gradCheckpointing)/)])
     // Autocast has rules of its own for each kind of device.
-    if (changes.amp === 'off') expect(await reproducible(join(folder, 'cuda'))).toEqual(await reproducible(join(folder, 'cpu')))
+    if (changes.amp === 'off') expectClose(await reproducible(join(folder, 'cuda')), await reproducible(join(folder, 'cpu')))
     expect(problems()).toEqual([])
   })
 
