@@ -45,7 +45,7 @@ const pretrainings = {
   'budget 0.5': { maskBudget: 0.5 }, 'budget 0.9': { maskBudget: 0.9 }, 'alien 0': { alien: 0 }, 'alien 0.5': { alien: 0.5 },
   'last block': { featureBlocks: [4] }, 'loss of corrupted pixels': { allPixels: false },
   'lr 0.004': { lr: 0.004 }, 'lr 0.016': { lr: 0.016 }, zeros: { fill: 'zeros' }, shuffle: { fill: 'shuffle' },
-  'overhang, crop 1-1': { overhang: true, cropScale: [1, 1] }
+  'overhang, crop 1-1': { overhang: true, cropScale: [1, 1] }, 'overhang, align 2': { overhang: true, align: 2 }
 }
 
 // 4 % of the pool's labels to learn from, 30 % to measure on.
