@@ -56,11 +56,12 @@ export function settlePrecision(
  * Whether the steps of a training are to be captured as a CUDA graph.
  *
  * @param onNotice - Is told why they are not, where that is not plain.
+ * @param makeGraph - Makes a graph, or throws a TorchError.
  * @throws InputError where they cannot be and must.
  */
 export function settleGraph(
   { graph, gradCheckpointing }: { readonly graph: 'auto' | 'on' | 'off'; readonly gradCheckpointing: boolean }, device: Device,
-  onNotice?: (message: string) => void
+  onNotice?: (message: string) => void, makeGraph: MakeGraph = (on) => new cuda.Graph(on)
 ): boolean {
   if (graph === 'off') return false
   if (!device.startsWith('cuda')) {
@@ -70,13 +71,15 @@ export function settleGraph(
   // It saves and restores the generator's state on the host.
   if (gradCheckpointing && graph === 'on') throw expected(`'auto' or 'off' beside gradCheckpointing`, 'graph', graph)
   if (gradCheckpointing) onNotice?.('Steps are not replayed as a CUDA graph: gradCheckpointing computes parts again by a saved random state')
-  return !gradCheckpointing && (graph === 'on' || hasGraphs(requireCudaDevice(device), onNotice))
+  return !gradCheckpointing && (graph === 'on' || canMake(makeGraph, requireCudaDevice(device), onNotice))
 }
 
+type MakeGraph = (device: CudaDevice) => { dispose(): void }
+
 /** Whether graphs can be made: an addon that was built without CUDA's headers has none. */
-function hasGraphs(device: CudaDevice, onNotice?: (message: string) => void): boolean {
+function canMake(makeGraph: MakeGraph, device: CudaDevice, onNotice?: (message: string) => void): boolean {
   try {
-    new cuda.Graph(device).dispose()
+    makeGraph(device).dispose()
     return true
   } catch (error) {
     if (!(error instanceof TorchError)) throw error

@@ -321,7 +321,7 @@ describe('the setting graph', () => {
   it('is on for a GPU, unless parts are computed again, which is said', () => {
     const notices: string[] = []
     const settle = (graph: 'auto' | 'on' | 'off', device: 'cpu' | 'cuda:1', gradCheckpointing = false) =>
-      settleGraph({ graph, gradCheckpointing }, device, (notice) => notices.push(notice))
+      settleGraph({ graph, gradCheckpointing }, device, (notice) => notices.push(notice), () => ({ dispose() {} }))
     expect([settle('auto', 'cuda:1'), settle('on', 'cuda:1'), settle('off', 'cuda:1'), settle('auto', 'cpu'), settle('off', 'cpu')])
       .toEqual([true, true, false, false, false])
     expect(notices).toEqual([])
@@ -331,6 +331,19 @@ describe('the setting graph', () => {
     expect(notices).toHaveLength(1)
     expect(() => settle('on', 'cpu')).toThrow(/'auto' or 'off' on the device cpu for graph, received 'on'/)
     expect(() => settle('on', 'cuda:1', true)).toThrow(/'auto' or 'off' beside gradCheckpointing for graph/)
+  })
+
+  it('is off, which is said, where no graph can be made', () => {
+    const notices: string[] = []
+    const settle = (graph: 'auto' | 'on', error: Error) =>
+      settleGraph({ graph, gradCheckpointing: false }, 'cuda', (notice) => notices.push(notice), () => {
+        throw error
+      })
+    const error = new torch.TorchError('aten::no_such: there are no graphs', 'aten::no_such', '')
+    expect(settle('auto', error)).toBe(false)
+    expect(notices).toEqual([expect.stringMatching(/^Steps are not replayed as a CUDA graph, which is slower: aten::no_such/)])
+    expect(settle('on', error)).toBe(true) // the run itself fails, with the reason
+    expect(() => settle('auto', new RangeError('a defect'))).toThrow(RangeError)
   })
 
   it('on the CPU a run refuses it before it begins', async () => {
