@@ -1,10 +1,11 @@
-# The same addon as CMakeLists.txt, for node-gyp: npm run build:gyp. The variables come from scripts/build-native.mjs.
+# The same addon as CMakeLists.txt, for node-gyp: npm run build:gyp. The variables come from scripts/build-native.mjs, which also writes the
+# few files that include all sources.
 {
-  'variables': { 'libtorch%': '', 'cuda%': 0, 'jpeg%': 0, 'cuda_include%': '' },
+  'variables': { 'libtorch%': '', 'sources%': 'native', 'cuda%': 0, 'jpeg%': 0, 'cuda_include%': '' },
   'targets': [
     {
       'target_name': 'gmml',
-      'sources': ['<!@(node -p "fs.readdirSync(\'native\').filter((n) => n.endsWith(\'.cc\')).map((n) => \'native/\' + n).join(\' \')")'],
+      'sources': ['<!@(node -p "fs.readdirSync(\'<(sources)\').filter((n) => n.endsWith(\'.cc\')).map((n) => \'<(sources)/\' + n).join(\' \')")'],
       'defines': ['NAPI_VERSION=9', 'NAPI_CPP_EXCEPTIONS', 'NDEBUG'],
       'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
       # Node's own flags switch off what libtorch needs, and name an older standard.

@@ -102,6 +102,27 @@ function gypRoot(folder) {
   return root
 }
 
+/** As in CMakeLists.txt: reading libtorch's headers takes far longer than compiling our own lines. */
+const FILES_OF_A_UNIT = 6
+
+/**
+ * node-gyp knows no unity builds: files that include some sources each, in units/ of the folder where it builds. Files that are right already
+ * stay as they are, so that nothing is compiled again.
+ * @param {string} folder
+ */
+function writeUnits(folder) {
+  const units = join(folder, 'units')
+  mkdirSync(units, { recursive: true })
+  const sources = readdirSync(join(ROOT, 'native')).filter((name) => name.endsWith('.cc')).sort()
+  const texts = new Map()
+  for (let i = 0; i < sources.length; i += FILES_OF_A_UNIT) {
+    const lines = sources.slice(i, i + FILES_OF_A_UNIT).map((name) => `#include "../../native/${name}"\n`)
+    texts.set(`unit${i / FILES_OF_A_UNIT}.cc`, lines.join(''))
+  }
+  for (const name of readdirSync(units)) if (!texts.has(name)) rmSync(join(units, name))
+  for (const [name, text] of texts) if (readText(join(units, name)) !== text) writeFileSync(join(units, name), text)
+}
+
 /** The two commands of a build, both run by node. */
 const STEPS = {
   /** @param {Libtorch} libtorch @param {boolean} jpeg @param {string} jobs @param {string} folder */
@@ -120,7 +141,8 @@ const STEPS = {
   gyp(libtorch, jpeg, jobs, folder) {
     const cli = require.resolve('node-gyp/bin/node-gyp.js')
     const { path, cuda, cudaInclude } = libtorch
-    const variables = { libtorch: path, cuda: cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: cudaInclude[0] ?? '' }
+    writeUnits(folder)
+    const variables = { libtorch: path, sources: 'build/units', cuda: cuda ? 1 : 0, jpeg: jpeg ? 1 : 0, cuda_include: cudaInclude[0] ?? '' }
     // Node's headers, where they are installed with it: node-gyp would otherwise download them.
     const prefix = join(dirname(process.execPath), '..')
     const major = /^#define NODE_MAJOR_VERSION (\d+)/m.exec(readText(join(prefix, 'include/node/node_version.h')))?.[1]
