@@ -1,5 +1,5 @@
-// npm run check:cuda [-- --only VERSION|cmake|gyp]: what can be known of CUDA on a machine without a GPU. For each supported end of the
-// versions of torch: builds the addon against its CUDA build, looks at what is linked, and runs it. See docs/guides/gpu.md.
+// npm run check:cuda [-- --only VERSION|cmake|gyp|kernels]: what can be known of CUDA on a machine without a GPU. For each supported end of the
+// versions of torch: builds the addon against its CUDA build, looks at what is linked, and runs it; and the kernels that NVRTC compiles. See docs/guides/gpu.md.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -9,6 +9,7 @@ import { buildNative, outputs } from './build-native.mjs'
 import { cudaTests, readReport } from './cuda-tests.mjs'
 import { findLibtorch, inspectFolder } from './libtorch.mjs'
 import { cacheFolder, installPackages, probePython } from './pip.mjs'
+import { pythonEnvironment } from './python.mjs'
 import { SetupError, main } from './tools.mjs'
 
 /** @typedef {import('./libtorch.mjs').Libtorch} Libtorch */
@@ -62,7 +63,11 @@ function fetchTorch(version) {
     const there = /^Available versions: (.*)$/m.exec(stdout)?.[1]?.split(/,\s*/) ?? []
     if (!there.includes(version)) return `pip for Python ${python.version} has ${there.length > 0 ? there.join(', ') : 'none'}`
     console.log(`gmml: installing torch ${version} into ${folder}, several GB`)
-    installPackages({ python, folder, packages: [`torch==${version}`], dependencies: true })
+    try {
+      installPackages({ python, folder, packages: [`torch==${version}`], dependencies: true })
+    } catch (error) {
+      return error instanceof SetupError ? error.message : String(error)
+    }
   }
   return inspectFolder(join(folder, 'torch'), 'cache')
 }
@@ -87,19 +92,29 @@ function checkLinked(addon) {
   return `NEEDED ${LIBRARIES.join(', ')}`
 }
 
-/** @param {string} addon @param {string} folder */
-function checkTests(addon, folder) {
+/**
+ * Runs test files without a GPU.
+ * @param {string[]} tests @param {string} folder for the report @param {NodeJS.ProcessEnv} [env]
+ */
+function runTests(tests, folder, env = {}) {
   const file = join(folder, 'tests.json')
   rmSync(file, { force: true })
-  const vitest = join(ROOT, 'node_modules/vitest/vitest.mjs')
-  const env = { ...WITHOUT_GPU, GMML_ADDON: addon }
-  const args = [vitest, 'run', '--reporter=json', `--outputFile=${file}`, ...cudaTests(ROOT)]
-  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, env, encoding: 'utf8', maxBuffer: 2 ** 26 })
+  const args = [join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--reporter=json', `--outputFile=${file}`, ...tests]
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, env: { ...WITHOUT_GPU, ...env }, encoding: 'utf8', maxBuffer: 2 ** 26 })
   if (!existsSync(file)) throw new Error(`vitest left no report\n${stdout}${stderr}`)
   const { passed, failed, skipped } = readReport(readFileSync(file, 'utf8'))
   if (failed.length > 0) throw new Error(`${failed.length} tests failed: ${failed.join('; ')}`)
+  if (passed.length === 0) throw new Error('no test ran')
+  return { passed, skipped }
+}
+
+/** @param {string} addon @param {string} folder */
+function checkTests(addon, folder) {
+  // Some compare with PyTorch.
+  pythonEnvironment({ ensure: true, log: console.log })
+  const { passed, skipped } = runTests(cudaTests(ROOT), folder, { GMML_ADDON: addon })
   const counts = `${passed.length} passed, ${skipped.length} skipped`
-  if (passed.length === 0 || skipped.length === 0) throw new Error(`${counts}: some of both were expected`)
+  if (skipped.length === 0) throw new Error(`${counts}: some of both were expected`)
   for (const name of skipped) console.log(`             skipped: ${name}`)
   return `${counts} by name for want of a device`
 }
@@ -129,13 +144,18 @@ main(import.meta.url, () => {
   const { values } = parseArgs({ options: { only: { type: 'string', default: '' } } })
   const { only } = values
   if (!existsSync(join(ROOT, 'dist/index.js'))) throw new SetupError('dist is missing: npm run build:ts')
-  for (const { name, libtorch } of candidates()) {
+  // Torch is fetched for what is checked only.
+  for (const { name, libtorch } of only === 'kernels' ? [] : candidates()) {
     if (typeof libtorch === 'string') report(`torch ${name}`, 'not checked', libtorch)
     else if (!libtorch.cuda) report(`torch ${name}`, 'not checked', `${libtorch.path} is a build without CUDA`)
     else for (const system of SYSTEMS) if (`${name} ${system}`.includes(only)) checkBuild(system, libtorch)
   }
-  const kernels = join(ROOT, 'scripts/check-kernels.mjs')
-  if (existsSync(kernels)) check('kernels', () => runNode([kernels], WITHOUT_GPU).trim().split('\n').at(-1) ?? '')
+  if ('kernels'.includes(only)) {
+    check('kernels', () => {
+      const { passed, skipped } = runTests(['test/native/fused-kernels.test.ts'], cacheFolder())
+      return `${passed.length} tests passed${skipped.length > 0 ? `; skipped: ${skipped.join('; ')}` : ''}`
+    })
+  }
 
   const width = Math.max(...results.map(({ what }) => what.length))
   console.log('')

@@ -11,20 +11,20 @@ export function cudaTests(root) {
 }
 
 /**
- * What vitest's JSON report says. A file that does not load has no test and counts as one that failed.
+ * What vitest's JSON report says. A file that does not load has no test and counts as one that failed; its name is followed by the reason.
  * @param {string} json
  */
 export function readReport(json) {
   const { testResults } = JSON.parse(json)
   /** @type {{ passed: string[], failed: string[], skipped: string[] }} */
   const names = { passed: [], failed: [], skipped: [] }
-  for (const { name, status, assertionResults } of testResults) {
+  for (const { name, status, message, assertionResults } of testResults) {
     for (const result of assertionResults) {
       const kind = result.status === 'passed' || result.status === 'failed' ? result.status : 'skipped'
       names[kind].push(result.fullName)
     }
     const none = assertionResults.every((/** @type {{ status: string }} */ result) => result.status !== 'failed')
-    if (status === 'failed' && none) names.failed.push(name)
+    if (status === 'failed' && none) names.failed.push(message ? `${name}: ${message}` : name)
   }
   return names
 }

@@ -93,12 +93,12 @@ describe('a bundle, as it lies on the host', () => {
 })
 
 describe('the report of the tests', () => {
-  it('counts a file that does not load as a failure', async () => {
+  it('counts a file that does not load as a failure, with the reason', async () => {
     const { readReport } = await script('cuda-tests.mjs')
     const testResults = [
       { name: 'a.test.ts', status: 'passed', assertionResults: [{ status: 'passed', fullName: 'a' }, { status: 'pending', fullName: 'b' }] },
-      { name: 'b.test.ts', status: 'failed', assertionResults: [] }
+      { name: 'b.test.ts', status: 'failed', message: 'no Python', assertionResults: [] }
     ]
-    expect(readReport!(JSON.stringify({ testResults }))).toEqual({ passed: ['a'], failed: ['b.test.ts'], skipped: ['b'] })
+    expect(readReport!(JSON.stringify({ testResults }))).toEqual({ passed: ['a'], failed: ['b.test.ts: no Python'], skipped: ['b'] })
   })
 })
