@@ -88,6 +88,12 @@ function loading({ loading }: ImageReport): string[] {
   ]
 }
 
+function held({ decodedBytes, examined, images }: ImageReport): string[] {
+  if (decodedBytes === null) return []
+  const gigabytes = Math.ceil(decodedBytes / 1e7) / 100
+  return [`${examined === images ? '' : 'about '}${bytes(decodedBytes)} decoded: pretrain --hold ${gigabytes} keeps them on the device`]
+}
+
 function examined({ images, examined, decoded, kind }: ImageReport): string[] {
   if (kind !== 'encoded') return []
   const which = examined === images ? 'all' : `a random sample of ${count(examined)}`
@@ -106,7 +112,8 @@ export function describeReport(report: ImageReport): string {
     aspects: aspects(report),
     broken: report.kind === 'encoded' ? broken(report) : [],
     colours: colours(report),
-    loading: loading(report)
+    loading: loading(report),
+    held: held(report)
   }
   const width = Math.max(...Object.keys(topics).map((name) => name.length)) + 2
   const lines = Object.entries(topics).flatMap(([name, text]) => text.map((line, i) => (i === 0 ? name : '').padEnd(width) + line))

@@ -24,7 +24,7 @@ function describeStart(start: RunStart): string {
 // Above this part of the time the network waits for the images.
 const SLOW_LOADING = 0.1
 
-const HINT = "the images come slower than the network takes them: try more --workers, or smaller image files; 'gmml data' measures"
+const HINT = "the images come slower than the network takes them: try more --workers, smaller image files, or --hold; 'gmml data' measures"
 
 /** Shows a run: a bar on a terminal, else a line now and then. Messages go to standard error, so that standard output can be piped. */
 export class ProgressDisplay implements PretrainHooks {

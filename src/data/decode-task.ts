@@ -13,7 +13,7 @@ export interface DecodeTask extends NamedContent {
 
 /** What became of a task. An image that is broken is an outcome, no error. */
 export type DecodeOutcome =
-  | { readonly shifts: readonly (readonly [x: number, y: number] | null)[] }
+  | { readonly shifts: readonly (readonly [x: number, y: number] | null)[]; /** Of the whole image, upright. */ readonly imageSize: Size }
   | { readonly broken: { readonly file: string; readonly reason: string } }
 
 /** Cuts an image into `planes`: {@link decodeCrops} and its likes. */
@@ -22,9 +22,14 @@ export type Cut = (image: NamedContent, crops: Crops, size: Size, planes: Uint8A
 /** Does a task. Its crops are a function of its plan and the image's size alone. */
 export async function runTask({ content, name, plan, size, planes }: DecodeTask, cut: Cut): Promise<DecodeOutcome> {
   let crops: ReturnType<typeof planCrops> = []
+  let imageSize = { width: 0, height: 0 }
+  const draw = (width: number, height: number) => {
+    imageSize = { width, height }
+    return (crops = planCrops(plan, width, height, size))
+  }
   try {
-    await cut({ content, name }, (width, height) => (crops = planCrops(plan, width, height, size)), size, planes)
-    return { shifts: crops.map(({ shift }) => shift ?? null) }
+    await cut({ content, name }, draw, size, planes)
+    return { shifts: crops.map(({ shift }) => shift ?? null), imageSize }
   } catch (error) {
     if (!(error instanceof BrokenImageError)) throw error
     return { broken: { file: error.file, reason: error.reason } }

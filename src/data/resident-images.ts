@@ -7,20 +7,34 @@ import { resampleCrops } from './resample.js'
 import type { Staging } from './staging.js'
 import { upload } from './upload.js'
 
-/** Images that fit into memory: one tensor on the device, on which crops are cut. There is no loading at all. */
+/** Bytes of images as float32 that are resampled at a time: a batch of photographs can be many gigabytes of them. */
+const AT_A_TIME = 2 ** 29
+
+/** Decoded images, all of them: one tensor on the device, on which crops are cut. There is no loading at all. */
 export class ResidentImages {
-  readonly #source: MemorySource
   readonly #size: Size
   /** uint8 [N, C, H, W]. */
   readonly #images: Tensor
+  readonly #sizeOf: (index: number) => Size
   readonly #staging: Staging
 
-  constructor(source: MemorySource, size: Size, device: Device, staging: Staging) {
-    const { images, length, channels, height, width } = source
-    this.#source = source
+  /**
+   * @param images - uint8 [N, C, H, W] on the device, of the current stream: from here on it is disposed of here. Each image begins at the
+   * upper left corner; what lies beyond its size is never looked at.
+   * @param sizeOf - The size of an image, at most W by H.
+   * @param size - Of the views.
+   */
+  constructor(images: Tensor, sizeOf: (index: number) => Size, size: Size, staging: Staging) {
+    this.#images = staging.lend(images)
+    this.#sizeOf = sizeOf
     this.#size = size
-    this.#images = staging.lend(scope(() => keep(torch.fromTypedArray(images, [length, channels, height, width]).to(device))))
     this.#staging = staging
+  }
+
+  static of(source: MemorySource, size: Size, device: Device, staging: Staging): ResidentImages {
+    const { images, length, channels, height, width } = source
+    const tensor = scope(() => keep(torch.fromTypedArray(images, [length, channels, height, width]).to(device)))
+    return new ResidentImages(tensor, () => source, size, staging)
   }
 
   /**
@@ -30,16 +44,25 @@ export class ResidentImages {
    * @returns [views * B, C, H, W] in [0, 1], as resizing leaves them: first view 0 of all images, then view 1.
    */
   cut(indices: readonly number[], plans: readonly CropPlan[]): { views: Tensor; shifts: (readonly [x: number, y: number] | null)[] } {
-    const { width, height } = this.#source
-    const planned = plans.map((plan) => planCrops(plan, width, height, this.#size))
-    const count = planned[0]!.length
-    const crops = Array.from({ length: count }, (_, view) => planned.map((own) => own[view]!)).flat()
-    const resample = (): Tensor => {
-      const rows = upload(Int32Array.from(indices), [indices.length], this.#images.device)
+    const planned = plans.map((plan, i) => {
+      const { width, height } = this.#sizeOf(indices[i]!)
+      return planCrops(plan, width, height, this.#size)
+    })
+    const count = planned[0]?.length ?? 0
+    const crops = Array.from({ length: count }, (_, view) => planned.map((own, i) => ({ ...own[view]!, index: indices[i]! }))).flat()
+    const values = this.#images.shape.slice(1).reduce((a, b) => a * b, 1)
+    const part = Math.max(1, Math.floor(AT_A_TIME / (4 * values)))
+    const resample = (first: number): Tensor => {
+      const own = crops.slice(first, first + part)
+      const rows = upload(Int32Array.from(own, ({ index }) => index), [own.length], this.#images.device)
       const chosen = this.#images.indexSelect(0, rows).to('float32').div(255)
-      return resampleCrops(chosen.repeat([count, 1, 1, 1]), crops, crops.map(({ flip }) => flip), this.#size)
+      return resampleCrops(chosen, own, own.map(({ flip }) => flip), this.#size)
     }
-    const views = this.#staging.run(() => noGrad(() => scope(resample)))
+    const resampled = (): Tensor => {
+      if (crops.length <= part) return resample(0)
+      return torch.cat(Array.from({ length: Math.ceil(crops.length / part) }, (_, i) => scope(() => resample(i * part))))
+    }
+    const views = this.#staging.run(() => noGrad(() => scope(resampled)))
     return { views, shifts: crops.map(({ shift }) => shift ?? null) }
   }
 

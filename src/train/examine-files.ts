@@ -1,15 +1,8 @@
-import { stat } from 'node:fs/promises'
-import sharp from 'sharp'
-
-import {
-  BrokenImageError, type Crop, decodeCrops, type EncodedSource, namedContent, type NamedContent, readContent, type Size, type Statistics
-} from '../data/index.js'
+import { type ImageHeader, openHeader, readHeader } from '../data/header.js'
+import { BrokenImageError, type Crop, decodeCrops, type EncodedSource, type Statistics } from '../data/index.js'
 
 /** What is found out about one image file. */
-export interface ExaminedFile extends Size {
-  /** By its content, not by its name: jpeg, png, webp, avif, gif, tiff. */
-  readonly format: string
-}
+export type ExaminedFile = ImageHeader
 
 /** What is found out about the files of a folder. */
 export interface ExaminedFiles {
@@ -35,17 +28,6 @@ export interface ExamineOptions {
   /** Files read at a time. */
   readonly workers: number
   readonly onProgress?: (done: number) => void
-}
-
-// What the decoder takes at most.
-const PIXEL_LIMIT = 0x3fff ** 2
-
-/** Size and format by the header; null if there is none that makes sense. The content is not decoded. */
-async function readHeader(image: string | Uint8Array): Promise<ExaminedFile | null> {
-  const found = await sharp(image).metadata().catch(() => null)
-  if (!found || found.width * found.height > PIXEL_LIMIT) return null
-  // sharp calls the container by its name: AVIF is HEIF with pictures of AV1.
-  return { ...found.autoOrient, format: found.compression === 'av1' ? 'avif' : found.format }
 }
 
 /** Sums over pixels, from which mean and deviation follow: of whole numbers, so in any order the same. */
@@ -84,24 +66,6 @@ function middle(width: number, height: number): Crop {
   return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), width: side, height: side }
 }
 
-/** An image whose header is to be read: of a whole file by its path, so that the rest is not read; else all its bytes. */
-interface Header extends NamedContent {
-  readonly image: string | Uint8Array
-  readonly bytes: number
-}
-
-/** @throws BrokenImageError if there is no content. */
-async function openHeader(source: EncodedSource, position: number, signal: AbortSignal): Promise<Header> {
-  const { content, name } = await namedContent(source, position, signal)
-  if ('path' in content && content.offset === undefined) {
-    const { path } = content
-    const bytes = await stat(path).then(({ size }) => size, () => 0) // gone or locked: decoding says so
-    return { content, name, image: path, bytes }
-  }
-  const image = await readContent(content, name)
-  return { content: image, name, image, bytes: image.length }
-}
-
 /** Reads the headers of image files, and decodes some of them. What has no header that makes sense is decoded, for the reason. */
 export async function examineFiles(source: EncodedSource, options: ExamineOptions): Promise<ExaminedFiles> {
   const { positions, decode, side, workers, onProgress } = options
@@ -124,7 +88,7 @@ export async function examineFiles(source: EncodedSource, options: ExamineOption
     const found = await openHeader(source, position, ended.signal).catch((error: unknown) => breaks(slot, error))
     if (!found) return void tried++
     bytes += found.bytes
-    const header = await readHeader(found.image)
+    const header = await readHeader(found)
     files[slot] = header
     if (header && !decode.has(position)) return
     tried++

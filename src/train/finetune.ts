@@ -17,7 +17,7 @@ import type { Precision } from './precision.js'
 import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
 import { keepListings, RunFolder } from './run-folder.js'
-import { loadingOptions } from './settings.js'
+import { holdAsSet, loadingOptions } from './settings.js'
 import { describedIn, requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 export interface FinetuneResult {
@@ -115,6 +115,7 @@ class FinetuneRun implements TrainingTask {
       const loader = new Loader(data.train, { size: { height, width }, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
       const precision = settlePrecision(config.amp, saved, model, device, () => classificationTrial(model, device))
+      await holdAsSet(loader, config, hooks)
       const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision, capture)
       owned.push(run)
       await run.#open(hooks)

@@ -9,7 +9,7 @@ import { pretrainSchema } from './config.js'
 import { viewSize } from './encoder.js'
 import { examineFiles, type ExaminedFile, type ExaminedFiles } from './examine-files.js'
 import { adviceOn } from './image-advice.js'
-import { summariseAspects, summariseSizes, type AspectSummary, type SizeSummary } from './image-sizes.js'
+import { heldBytes, summariseAspects, summariseSizes, type AspectSummary, type SizeSummary } from './image-sizes.js'
 import { measureLoading, type LoadingSpeed } from './loading-speed.js'
 import { parseSettings, positiveInteger, viewFields } from './settings.js'
 import { settleDevice } from './settle.js'
@@ -57,6 +57,8 @@ export interface ImageReport {
   readonly views: Size
   /** Null if no image can be decoded; so too `aspects` and `loading`. */
   readonly sizes: SizeSummary | null
+  /** Bytes that all images take decoded and held ({@link Loader.hold}); of a sample what its highest and widest image make of it. null without files. */
+  readonly decodedBytes: number | null
   readonly aspects: AspectSummary | null
   readonly broken: {
     /** Found among the examined. */
@@ -160,6 +162,7 @@ function summarise(source: ImageSource, examined: ExaminedFiles, views: Size, ma
     bytes: { examined: bytes, total: Math.round((bytes / files.length) * source.length) },
     views,
     sizes: good.length > 0 ? summariseSizes(good, views) : null,
+    decodedBytes: good.length > 0 && source.kind === 'encoded' ? heldBytes(source.length, good) : null,
     aspects: good.length > 0 ? summariseAspects(good) : null,
     broken: summariseBroken(source.length, maxBroken, examined),
     unreadable: source.kind === 'encoded' ? source.unreadable : [],

@@ -59,3 +59,9 @@ export function summariseAspects(images: readonly Size[]): AspectSummary {
     landscape: count((ratio) => ratio > 1)
   }
 }
+
+/** Bytes of so many images in one tensor, as high and wide as the highest and the widest of these. @param images - At least one. */
+export function heldBytes(count: number, images: readonly Size[]): number {
+  const most = (side: keyof Size): number => images.reduce((longest, image) => Math.max(longest, image[side]), 0)
+  return 3 * count * most('width') * most('height')
+}

@@ -20,7 +20,7 @@ import { PretrainStep, reconstructionTrial } from './pretrain-step.js'
 import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { keepListings, RunFolder } from './run-folder.js'
-import { imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
+import { holdAsSet, imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
 import { requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
 
 const VIEWS = 2
@@ -116,6 +116,7 @@ class PretrainRun implements TrainingTask {
       initial?.copyInto(model)
       initial?.dispose()
       const precision = settlePrecision(config.amp, saved, model, device, () => reconstructionTrial(model, device))
+      await holdAsSet(loader, config, hooks)
       const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision, capture)
       owned.push(run)
       await run.#open(hooks)

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 
-import type { ImagePaths, LoaderOptions } from '../data/index.js'
+import type { ImagePaths, Loader, LoaderOptions } from '../data/index.js'
 import { expected, SettingsError } from '../errors.js'
 import { isDevice, type Device } from '../torch/types.js'
 import { visionTransformers, type VisionTransformerName } from '../vision/index.js'
@@ -80,6 +80,9 @@ export const machineFields = {
     .describe('auto | cpu | cuda[:N]'),
   amp: z.enum(['auto', 'off', 'bf16', 'fp16']).default('auto').describe('mixed precision; auto: bf16 where it measures faster'),
   workers: z.int().min(0).default(4).describe("threads that read and decode images; 0 = none but Node's own for files"),
+  hold: notNegative
+    .default(0)
+    .describe('GB of the device for decoded images: where all fit they are decoded once and held there, and nothing is loaded any more; 0 = never'),
   maxBroken: part.default(0.01).describe('part of the images that may be broken before the run stops, at least one image; 0 = none'),
   dataTimeout: z.number().positive().default(300).describe('seconds without a single image at which the run stops; there is word of it before'),
   threads: positiveInteger.optional().describe('CPU threads of libtorch (default: all cores)')
@@ -91,6 +94,11 @@ export function loadingOptions(
   { onBroken, onNotice }: Pick<LoopHooks, 'onBroken' | 'onNotice'>
 ): Pick<LoaderOptions, 'workers' | 'maxBroken' | 'dataTimeout' | 'onBroken' | 'onNotice'> {
   return { workers, maxBroken, dataTimeout, ...(onBroken && { onBroken }), ...(onNotice && { onNotice }) }
+}
+
+/** Holds the images on the device where the settings say so and they fit: see {@link Loader.hold}. */
+export async function holdAsSet(loader: Loader, { hold }: { readonly hold: number }, { signal }: Pick<LoopHooks, 'signal'>): Promise<void> {
+  if (hold > 0) await loader.hold(hold * 1e9, signal)
 }
 
 /** What saves memory. */

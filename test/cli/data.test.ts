@@ -26,7 +26,7 @@ describe('gmml data', () => {
     expect(stderr).toBe('')
     const lines = stdout.trimEnd().split('\n')
     const topics = lines.slice(0, lines.indexOf('')).map((line) => line.slice(0, 10).trim())
-    expect(topics).toEqual(['images', 'examined', 'classes', 'formats', 'sizes', '', 'aspects', 'broken', '', '', 'colours', '', 'loading', ''])
+    expect(topics).toEqual(['images', 'examined', 'classes', 'formats', 'sizes', '', 'aspects', 'broken', '', '', 'colours', '', 'loading', '', 'held'])
     expect(stdout).toMatch(new RegExp(`^images    6 in ${folder}, \\d+ (bytes|kB)$`, 'm'))
     expect(stdout).toContain('examined  all, decoded\nclasses   2: cats (4), owls (2)\nformats   png 4\n')
     expect(stdout).toContain('sizes     smallest 40 x 40, median 60 x 40, largest 70 x 40\n          4 smaller than the views of 64 x 64\n')
@@ -34,6 +34,7 @@ describe('gmml data', () => {
     expect(stdout).toContain('broken    2\n          cats/empty.png: the file is empty\n          owls/empty.jpg: the file is empty\n')
     expect(stdout).toMatch(/^ {10}a run normalises with mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225$/m)
     expect(stdout).toMatch(/^loading   [\d.]+ images\/s, two views of each, by 4 workers for cpu\n {10}memory of the process up to \d+ MB, /m)
+    expect(stdout).toMatch(/^held      50 kB decoded: pretrain --hold 0.01 keeps them on the device$/m)
     expect(lines.slice(lines.indexOf('') + 1)).toEqual([
       '- 2 files are broken; a run takes at most 1 and would stop: mend or remove them',
       '- 4 images are smaller than the 64 pixel views and are enlarged: --image-size 40 fits at least half of them'
@@ -107,7 +108,8 @@ describe('the text of a report', () => {
     sizes: { smallest: image, median: image, largest: image, smallerThanViews: 0, fittingImageSize: null },
     aspects: { least: 1, median: 1, most: 1, portrait: 0, square: 19_900, landscape: 0 },
     broken: { count: 100, expected: 600, allowed: 1200, stops: false, files: Array.from({ length: 100 }, (_, i) => ({ file: `${i}.jpg`, reason: 'why' })) },
-    unreadable: [], statistics: { used: { mean: [0.5], std: [0.25] }, own: null }, loading: null, settings: {} as ImageReport['settings'], advice: []
+    unreadable: [], statistics: { used: { mean: [0.5], std: [0.25] }, own: null }, loading: null, decodedBytes: 72e9,
+    settings: {} as ImageReport['settings'], advice: []
   }
   const text = (changes: Partial<ImageReport> = {}) => describeReport({ ...report, ...changes })
 
@@ -124,6 +126,7 @@ describe('the text of a report', () => {
       '          0.jpg: why'
     ])
     expect(text()).toContain('          9.jpg: why\n          and 90 more\ncolours   unknown\n')
+    expect(text()).toContain('\nheld      about 72 GB decoded: pretrain --hold 72 keeps them on the device')
   })
 
   it('has no lines for what is not known', () => {

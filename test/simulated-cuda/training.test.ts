@@ -10,7 +10,7 @@ import { finetune, pretrain, type FinetuneConfigInput, type PretrainConfigInput 
 import { parseConfig } from '../../src/train/config.js'
 import { PretrainStep } from '../../src/train/pretrain-step.js'
 import { visionTransformer } from '../../src/vision/index.js'
-import { folderWith } from '../data/support.js'
+import { folderWith, noise } from '../data/support.js'
 import { stripeFiles } from '../evaluate/support.js'
 import { reproducible, type Line } from '../train/support.js'
 
@@ -26,6 +26,13 @@ function expectClose(received: readonly Line[], wanted: readonly Line[]): void {
   expect(received.map((line) => Object.keys(line))).toEqual(wanted.map((line) => Object.keys(line)))
   const numbers = (lines: readonly Line[]) => lines.flatMap((line) => Object.values(line))
   for (const [i, number] of numbers(received).entries()) expect(number).toBeCloseTo(numbers(wanted)[i]!, 5)
+}
+
+/** PNG files of several sizes, in two classes. */
+async function photographs(count: number): Promise<Record<string, Uint8Array>> {
+  const files: Record<string, Uint8Array> = {}
+  for (let i = 0; i < count; i++) files[`${i % 2 ? 'a' : 'b'}/${i}.png`] = await noise(18 + (i % 7), 16 + (i % 9)).png().toBuffer()
+  return files
 }
 
 const common = { model: 'vit_micro', patchSize: 4, epochs: 2, batchSize: 16, logEvery: 1, threads: 1 } as const
@@ -49,6 +56,19 @@ describe.skipIf(!simulated)('a training on a GPU, simulated, is the one on the C
     expect(notices).toEqual([expect.stringMatching(/^Steps are not replayed as a CUDA graph.*(headers|gradCheckpointing)/)])
     // Autocast has rules of its own for each kind of device.
     if (changes.amp === 'off') expectClose(await reproducible(join(folder, 'cuda')), await reproducible(join(folder, 'cpu')))
+    expect(problems()).toEqual([])
+  })
+
+  it('pretraining on images that were decoded to be held', async () => {
+    const folder = await folderWith()
+    const images = await folderWith(await photographs(24))
+    const notices: string[] = []
+    for (const device of ['cpu', 'cuda'] as const) {
+      const settings = { images, ...common, imageSize: 16, hold: 0.001, knnEvery: 1, amp: 'off', graph: 'off', device, out: join(folder, device) } as const
+      await pretrain(settings, { onNotice: (message) => notices.push(message) })
+    }
+    expect(notices).toEqual(['cpu', 'cuda'].map((device) => `Decoding 24 images to hold them on ${device}, 0.000041 GB`))
+    expectClose(await reproducible(join(folder, 'cuda')), await reproducible(join(folder, 'cpu')))
     expect(problems()).toEqual([])
   })
 

@@ -164,7 +164,7 @@ describe('describeImages of arrays', () => {
       images: 6, examined: 6, decoded: 6, outsideClasses: null, formats: { idx: 6 }, bytes: { examined: 240, total: 240 }, views: { width: 8, height: 5 },
       classes: [{ name: '0', images: 2 }, { name: '1', images: 1 }, { name: '2', images: 3 }],
       sizes: { smallest: { width: 8, height: 5 }, largest: { width: 8, height: 5 }, smallerThanViews: 0 },
-      aspects: { least: 1.6, most: 1.6, landscape: 6 }, broken: { count: 0, stops: false }, loading: { images: 6 }, advice: []
+      aspects: { least: 1.6, most: 1.6, landscape: 6 }, broken: { count: 0, stops: false }, loading: { images: 6 }, decodedBytes: null, advice: []
     })
     expect(report.statistics.own!.mean[0]).toBeCloseTo(239 / 2 / 255, 6)
     expect(report.statistics.own).toEqual(report.statistics.used)

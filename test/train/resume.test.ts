@@ -60,6 +60,20 @@ describe('a run that was interrupted and resumed equals one that was not, bit fo
     await expectSameRun(out('parts'), out('whole'))
   })
 
+  it('on images that are held decoded, and not with others', async () => {
+    const { out, settings } = await small()
+    const config = { ...settings, images: await photos(), batchSize: 3, imageSize: 8, hold: 0.01 }
+    const notices: string[] = []
+    const onNotice = (message: string) => void notices.push(message)
+    await pretrain({ ...config, out: out('whole') }, { onNotice })
+    await interrupted({ ...config, out: out('parts') }, 3, { onNotice })
+    const resume = { images: config.images, out: out('parts'), resume: true }
+    await expect(pretrain({ ...resume, hold: 0 })).rejects.toThrow(/other settings: hold \(the run has 0.01, given is 0\)/)
+    await pretrain(resume, { onNotice })
+    await expectSameRun(out('parts'), out('whole'))
+    expect(notices).toEqual(Array(3).fill('Decoding 6 images to hold them on cpu, 0.0000081 GB'))
+  })
+
   it('killed without a word: from the last checkpoint on', async () => {
     const { images, out, settings } = await small()
     await pretrain({ ...settings, images, out: out('whole') })
