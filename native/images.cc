@@ -1,5 +1,5 @@
-// JPEG files: their size, and parts of them that are decoded once and resized each to one size; on a libuv worker, or at once for a caller
-// that is a worker itself.
+// Parts of images that are resized each to one size: of JPEG files, which are decoded once for all parts, and of pixels that something else has
+// decoded. On a libuv worker, or at once for a caller that is a worker itself.
 #include "arguments.h"
 #include "exports.h"
 #include "jpeg.h"
@@ -84,14 +84,17 @@ void transpose(const uint8_t* from, Extent size, uint8_t* to) {
   }
 }
 
-// What is to be done with one file.
+// Planes of some parts, one after another.
+size_t lengthOf(const std::vector<Part>& parts, Extent size) { return 3ull * size.width * size.height * parts.size(); }
+
+// What is to be done with one JPEG file.
 class JpegJob {
  public:
   JpegJob(std::vector<Part> parts, Extent size) : parts_(std::move(parts)), size_(size) {}
 
-  size_t length() const { return 3ull * size_.width * size_.height * parts_.size(); }
+  size_t length() const { return lengthOf(parts_, size_); }
 
-  // Planes of all parts, one after another, `length()` bytes. false for what another decoder may do.
+  // `length()` bytes to `planes`. false for what another decoder may do.
   bool run(const uint8_t* bytes, size_t length, uint8_t* planes) {
     try {
       return decode(bytes, length, planes);
@@ -138,11 +141,46 @@ class JpegJob {
   Extent size_;
 };
 
-class DecodeJpeg : public PromisedWork {
+// What is to be done with the pixels of one image, RGB and interleaved.
+class PixelJob {
+ public:
+  PixelJob(std::vector<Part> parts, Extent size, Extent image) : parts_(std::move(parts)), size_(size), image_(image) {}
+
+  size_t length() const { return lengthOf(parts_, size_); }
+
+  bool run(const uint8_t* pixels, size_t length, uint8_t* planes) {
+    const auto box = around(parts_, 8);
+    std::vector<Resizer> resizers;
+    resizers.reserve(parts_.size());
+    const size_t each = 3ull * size_.width * size_.height;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      resizers.emplace_back(reduced(parts_[i].box, 8), box, size_, Mirror{parts_[i].flip, false}, planes + i * each);
+    }
+    const size_t stride = 3ull * image_.width, left = 3ull * box.left;
+    std::vector<uint8_t> last(stride + kRowSlack);
+    for (int y = box.top; y < box.top + box.height; ++y) {
+      const auto* row = pixels + y * stride + left;
+      if (y * stride + stride + kRowSlack > length) {
+        // Behind the pixels nothing may be read.
+        std::memcpy(last.data(), row, stride - left);
+        row = last.data();
+      }
+      for (auto& resizer : resizers) resizer.push(row);
+    }
+    return true;
+  }
+
+ private:
+  std::vector<Part> parts_;
+  Extent size_, image_;
+};
+
+template <typename Job>
+class CropWork : public PromisedWork {
  public:
   // The bytes are copied: what JavaScript does with its own meanwhile is no concern of the worker.
-  DecodeJpeg(const Napi::CallbackInfo& info, std::vector<uint8_t> bytes, JpegJob job)
-      : PromisedWork(info, "decodeJpeg"), bytes_(std::move(bytes)), job_(std::move(job)) {}
+  CropWork(const Napi::CallbackInfo& info, const char* name, std::vector<uint8_t> bytes, Job job)
+      : PromisedWork(info, name), bytes_(std::move(bytes)), job_(std::move(job)) {}
 
   void work() override {
     planes_.resize(job_.length());
@@ -158,7 +196,7 @@ class DecodeJpeg : public PromisedWork {
 
  private:
   std::vector<uint8_t> bytes_, planes_;
-  JpegJob job_;
+  Job job_;
   bool done_ = false;
 };
 
@@ -198,12 +236,42 @@ int sideAt(const Napi::CallbackInfo& info, size_t index) {
 }
 
 // (parts, height, width) from the second argument on.
-JpegJob jobOf(const Napi::CallbackInfo& info) {
+std::pair<std::vector<Part>, Extent> cropsAt(const Napi::CallbackInfo& info) {
   auto parts = partsAt(info, 1);
   const Extent size{sideAt(info, 3), sideAt(info, 2)};
-  const double needed = 3.0 * size.height * size.width * static_cast<double>(parts.size());
-  if (needed > 1ull << 31) refuseAt(info, 2, "results of at most 2 GiB");
+  if (3.0 * size.height * size.width * static_cast<double>(parts.size()) > 1ull << 31) refuseAt(info, 2, "results of at most 2 GiB");
   return {std::move(parts), size};
+}
+
+JpegJob jpegJobOf(const Napi::CallbackInfo& info) {
+  auto [parts, size] = cropsAt(info);
+  return {std::move(parts), size};
+}
+
+// The width of the image is the last argument.
+PixelJob pixelJobOf(const Napi::CallbackInfo& info, const Bytes& pixels) {
+  auto [parts, size] = cropsAt(info);
+  const int width = sideAt(info, info.Length() - 1);
+  const size_t height = pixels.length / 3 / width;
+  if (height == 0 || height > INT_MAX || pixels.length != 3 * height * width) refuseAt(info, 0, "whole rows of pixels of that width");
+  const Extent image{width, static_cast<int>(height)};
+  for (const auto& [box, flip] : parts) {
+    const bool inside = box.left >= 0 && box.top >= 0 && box.left <= image.width - box.width && box.top <= image.height - box.height;
+    if (!inside) refuseAt(info, 1, "parts inside the image");
+  }
+  return {std::move(parts), size, image};
+}
+
+template <typename Job>
+Napi::Value start(const Napi::CallbackInfo& info, const char* name, Job job, const Bytes& bytes) {
+  return (new CropWork<Job>(info, name, std::vector<uint8_t>(bytes.data, bytes.data + bytes.length), std::move(job)))->start();
+}
+
+template <typename Job>
+Napi::Value runHere(const Napi::CallbackInfo& info, Job job, const Bytes& bytes) {
+  const auto planes = bytesAt(info, 4);
+  if (planes.length != job.length()) refuseAt(info, 4, "an array as long as the planes of all parts");
+  return Napi::Boolean::New(info.Env(), job.run(bytes.data, bytes.length, planes.data));
 }
 
 Napi::Value jpegSize(const Napi::CallbackInfo& info) {
@@ -218,35 +286,22 @@ Napi::Value jpegSize(const Napi::CallbackInfo& info) {
 
 Napi::Value decodeJpeg(const Napi::CallbackInfo& info) {
   const auto bytes = bytesAt(info, 0);
-  return (new DecodeJpeg(info, std::vector<uint8_t>(bytes.data, bytes.data + bytes.length), jobOf(info)))->start();
+  return start(info, "decodeJpeg", jpegJobOf(info), bytes);
 }
 
 Napi::Value decodeJpegSync(const Napi::CallbackInfo& info) {
-  const auto bytes = bytesAt(info, 0), planes = bytesAt(info, 4);
-  auto job = jobOf(info);
-  if (planes.length != job.length()) refuseAt(info, 4, "an array as long as the planes of all parts");
-  return Napi::Boolean::New(info.Env(), job.run(bytes.data, bytes.length, planes.data));
+  const auto bytes = bytesAt(info, 0);
+  return runHere(info, jpegJobOf(info), bytes);
 }
 
-// Interleaved pixels [step * H, step * W, 3] to planes [3, H, W]: the last of every `step` pixels of a side, mirrored on the way.
-Napi::Value writePlanes(const Napi::CallbackInfo& info) {
-  const auto pixels = bytesAt(info, 0), planes = bytesAt(info, 5);
-  const Extent size{sideAt(info, 2), sideAt(info, 1)};
-  const int64_t step = sideAt(info, 3);
-  const bool flip = boolAt(info, 4);
-  const double area = static_cast<double>(size.width) * size.height;
-  if (static_cast<double>(pixels.length) != 3 * area * step * step) refuseAt(info, 0, "as many bytes as these pixels have");
-  if (static_cast<double>(planes.length) != 3 * area) refuseAt(info, 5, "an array as long as the planes");
-  const size_t last = 3 * (step - 1), row = 3 * step * size.width, plane = static_cast<size_t>(area);
-  auto* to = planes.data;
-  for (int y = 0; y < size.height; ++y) {
-    const auto* from = pixels.data + (step * (y + 1) - 1) * row + last;
-    for (int x = 0; x < size.width; ++x, ++to) {
-      const auto* pixel = from + 3 * step * (flip ? size.width - 1 - x : x);
-      for (int channel = 0; channel < 3; ++channel) to[channel * plane] = pixel[channel];
-    }
-  }
-  return info.Env().Undefined();
+Napi::Value resizePixels(const Napi::CallbackInfo& info) {
+  const auto pixels = bytesAt(info, 0);
+  return start(info, "resizePixels", pixelJobOf(info, pixels), pixels);
+}
+
+Napi::Value resizePixelsSync(const Napi::CallbackInfo& info) {
+  const auto pixels = bytesAt(info, 0);
+  return runHere(info, pixelJobOf(info, pixels), pixels);
 }
 
 }  // namespace
@@ -255,7 +310,8 @@ void initImages(Napi::Env env, Napi::Object& exports, Environment& environment) 
   exportFunction<"jpegSize", jpegSize>(env, exports, environment);
   exportFunction<"decodeJpeg", decodeJpeg>(env, exports, environment);
   exportFunction<"decodeJpegSync", decodeJpegSync>(env, exports, environment);
-  exportFunction<"writePlanes", writePlanes>(env, exports, environment);
+  exportFunction<"resizePixels", resizePixels>(env, exports, environment);
+  exportFunction<"resizePixelsSync", resizePixelsSync>(env, exports, environment);
 }
 
 }  // namespace gmml

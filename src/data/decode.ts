@@ -1,18 +1,13 @@
-import sharp, { type Metadata, type ResizeOptions as SharpResize, type Sharp } from 'sharp'
+import sharp, { type Metadata, type Sharp } from 'sharp'
 import { expected } from '../errors.js'
-import { writePlanes } from '../native/images.js'
 import { BrokenImageError } from './broken.js'
 import { type Content, readContent, readContentSync } from './content.js'
 import { centreCrop, checkSize, type Crop, type Rectangle, type Size } from './crop.js'
 import { decodeJpeg, decodeJpegSync, hasFastJpeg, jpegSize } from './jpeg.js'
+import { type Pixels, resizePixels, resizePixelsSync } from './resize.js'
 
 /** The crops of an image, or a function that draws them once the size of the upright image is known. */
 export type Crops = readonly Crop[] | ((width: number, height: number) => readonly Crop[])
-
-interface Pixels extends Size {
-  /** RGB, interleaved. */
-  readonly data: Uint8Array
-}
 
 /**
  * Decodes one image file to upright 8-bit sRGB. The EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted,
@@ -29,8 +24,8 @@ async function decode(bytes: Uint8Array, file: string): Promise<Pixels> {
   // 'error' refuses what is cut short ('truncated' alone would pass some TIFF). 'warning', sharp's default, would also refuse photographs
   // with stray bytes between two segments, which Pillow reads without a word.
   const image = sharp(bytes, { failOn: 'error', autoOrient: true }).toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' })
-  // JPEG, the most of all, has 8 bits. What cannot be read is told when it is decoded.
-  const found = bytes[0] === 0xff && bytes[1] === 0xd8 ? null : await image.metadata().catch(() => null)
+  // What cannot be read is told when it is decoded.
+  const found = hasEightBits(bytes) ? null : await image.metadata().catch(() => null)
   if (found) {
     requireRange(found, file)
     fromWideColours(image, found)
@@ -40,6 +35,13 @@ async function decode(bytes: Uint8Array, file: string): Promise<Pixels> {
   })
   if (info.channels !== 3) throw new BrokenImageError(file, `it has ${info.channels} colour channels`)
   return { data, width: info.width, height: info.height }
+}
+
+/** Of the usual formats, whether nothing is to be asked: by the first bytes, since sharp takes as long to say as to decode a small image. */
+function hasEightBits(bytes: Uint8Array): boolean {
+  const text = (from: number, to: number) => Buffer.from(bytes.subarray(from, to)).toString('latin1')
+  if (text(0, 2) === '\xff\xd8' || text(0, 4) === 'GIF8' || (text(0, 4) === 'RIFF' && text(8, 12) === 'WEBP')) return true
+  return text(1, 4) === 'PNG' && bytes[24]! <= 8
 }
 
 /** Samples as TIFF may have them, of which no format says what is white. Those of Lab have their range, whatever they are stored as. */
@@ -77,11 +79,13 @@ function cropsOf(crops: Crops, { width, height }: Size): readonly Crop[] {
   return list
 }
 
-/** Who reads files and decodes JPEG: libuv's threads, or the calling one. sharp always works on libuv's. */
+/** Who reads files, decodes JPEG and resizes: libuv's threads, or the calling one. sharp always works on libuv's. */
 interface Runtime {
   read(content: Content, name: string): Promise<Uint8Array> | Uint8Array
   /** As {@link decodeJpegSync}. */
   jpeg(bytes: Uint8Array, crops: readonly Crop[], size: Size, planes: Uint8Array): Promise<boolean> | boolean
+  /** As {@link resizePixelsSync}. */
+  resize(image: Pixels, crops: readonly Crop[], size: Size, planes: Uint8Array): Promise<void> | void
 }
 
 const onLibuv: Runtime = {
@@ -90,10 +94,13 @@ const onLibuv: Runtime = {
     const decoded = await decodeJpeg(bytes, crops, size)
     if (decoded) planes.set(decoded)
     return decoded !== null
+  },
+  async resize(image, crops, size, planes) {
+    planes.set(await resizePixels(image, crops, size))
   }
 }
 
-const here: Runtime = { read: readContentSync, jpeg: decodeJpegSync }
+const here: Runtime = { read: readContentSync, jpeg: decodeJpegSync, resize: resizePixelsSync }
 
 /** An image, and what it is called in messages. */
 export interface NamedContent {
@@ -116,11 +123,7 @@ async function decodeWith(
   const image = await decode(bytes, name)
   const list = cropsOf(drawn ?? crops, image)
   const planes = planesOf(list.length)
-  const length = 3 * size.height * size.width
-  const resampled = list.map((crop, i) =>
-    resample(image, crop, size, { left: 0, top: 0, ...size }, crop.flip ?? false, planes.subarray(i * length, (i + 1) * length))
-  )
-  await Promise.all(resampled)
+  if (list.length > 0) await runtime.resize(image, list, size, planes)
 }
 
 /**
@@ -128,7 +131,7 @@ async function decodeWith(
  * where it shrinks). The middles of the pixels stay where they are, as in Pillow.
  *
  * JPEG files of the usual kinds are decoded by libjpeg-turbo if the addon was built with it, all others by sharp. The two differ by less
- * than two grey levels on average, as decoders and kernels do. `GMML_JPEG=sharp` in the environment leaves all files to sharp.
+ * than two grey levels on average, as decoders do. `GMML_JPEG=sharp` in the environment leaves all files to sharp.
  *
  * @param image - Path of a file, or its content and name.
  * @param crops - Inside the image. They may be smaller than `size`: they are enlarged then.
@@ -189,12 +192,10 @@ export async function decodeResized(image: string | NamedContent, { resize, crop
     const planes = await decodeJpeg(bytes, [{ left: 0, top: 0, ...jpeg }], resized)
     if (planes) return cut(planes, resized, window)
   }
-  const decoded = await decode(bytes, name)
-  const { width, height } = decoded
-  const target = centreCrop(width, height, resize, crop)
-  const planes = new Uint8Array(3 * crop.height * crop.width)
-  await resample(decoded, { left: 0, top: 0, width, height }, target.resized, target.crop, false, planes)
-  return planes
+  const pixels = await decode(bytes, name)
+  const { width, height } = pixels
+  const { resized, crop: window } = centreCrop(width, height, resize, crop)
+  return cut(await resizePixels(pixels, [{ left: 0, top: 0, width, height }], resized), resized, window)
 }
 
 /** A part of planes [3, H, W]. */
@@ -208,32 +209,6 @@ function cut(planes: Uint8Array, { height, width }: Size, part: Rectangle): Uint
   for (const [i, row] of rows.entries()) result.set(row, i * part.width)
   return result
 }
-
-/**
- * Resizes the part `from` of an image to `size`, and writes `window` of the result into `planes`.
- *
- * libvips shrinks with the pixels' centres in place, but where a side grows its result lies half a pixel off, and a side that does not
- * grow with it half a pixel of its own. So what shrinks is shrunk first. Then both sides grow to twice the length: of that, every second
- * pixel, from the second on, lies exactly where it should.
- */
-async function resample(
-  image: Pixels, from: Rectangle, size: Size, window: Rectangle, flip: boolean, planes: Uint8Array
-): Promise<void> {
-  const { left, top, width, height } = from
-  const shrunk = { width: Math.min(width, size.width), height: Math.min(height, size.height) }
-  const small = open(image).extract({ left, top, width, height }).resize(resizeTo(shrunk))
-  if (shrunk.width === size.width && shrunk.height === size.height) {
-    return writePlanes(await small.extract(window).raw().toBuffer(), window.height, window.width, 1, flip, planes)
-  }
-  const twice = (sides: Size): Size => ({ width: 2 * sides.width, height: 2 * sides.height })
-  const grown = open({ data: await small.raw().toBuffer(), ...shrunk }).resize(resizeTo(twice(size)))
-  const part = grown.extract({ left: 2 * window.left, top: 2 * window.top, ...twice(window) })
-  writePlanes(await part.raw().toBuffer(), window.height, window.width, 2, flip, planes)
-}
-
-const open = ({ data, width, height }: Pixels): Sharp => sharp(data, { raw: { width, height, channels: 3 } })
-
-const resizeTo = ({ width, height }: Size): SharpResize => ({ width, height, fit: 'fill', kernel: 'cubic' })
 
 function checkInside(crop: Crop, { width, height }: Size): void {
   const { left, top } = crop

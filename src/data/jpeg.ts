@@ -1,5 +1,6 @@
 import * as native from '../native/images.js'
 import type { Crop, Size } from './crop.js'
+import { partsOf } from './resize.js'
 
 const version = native.jpegVersion()
 
@@ -14,9 +15,6 @@ export function jpegSize(bytes: Uint8Array): Size | null {
   const size = native.jpegSize(bytes)
   return size && { width: size[0], height: size[1] }
 }
-
-const partsOf = (crops: readonly Crop[]): Int32Array =>
-  Int32Array.from(crops.flatMap((crop) => [crop.left, crop.top, crop.width, crop.height, crop.flip ? 1 : 0]))
 
 /**
  * Decodes the parts of a JPEG file that the crops need, once for all of them and at most reduced to what they need, and resizes each crop

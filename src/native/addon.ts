@@ -147,8 +147,10 @@ export interface Addon extends CudaAddon {
   decodeJpeg(bytes: Uint8Array, parts: Int32Array, height: number, width: number): Promise<Uint8Array<ArrayBuffer> | null>
   /** The same on the calling thread, into `planes`: false instead of null, and `planes` is undefined then. */
   decodeJpegSync(bytes: Uint8Array, parts: Int32Array, height: number, width: number, planes: Uint8Array): boolean
-  /** Interleaved RGB [step * height, step * width, 3] to planes [3, height, width], by the last of every `step` pixels of a side. */
-  writePlanes(pixels: Uint8Array, height: number, width: number, step: number, flip: boolean, planes: Uint8Array): void
+  /** Resizes parts of an image, interleaved RGB in rows of `imageWidth` pixels, as `decodeJpeg` does those that it decodes. */
+  resizePixels(pixels: Uint8Array, parts: Int32Array, height: number, width: number, imageWidth: number): Promise<Uint8Array<ArrayBuffer>>
+  /** The same on the calling thread, into `planes`. */
+  resizePixelsSync(pixels: Uint8Array, parts: Int32Array, height: number, width: number, planes: Uint8Array, imageWidth: number): true
 
   /** State of every switch. */
   numerics(): Numerics

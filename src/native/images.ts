@@ -8,5 +8,8 @@ export const decodeJpeg = (bytes: Uint8Array, parts: Int32Array, height: number,
   addon.decodeJpeg(bytes, parts, height, width)
 export const decodeJpegSync = (bytes: Uint8Array, parts: Int32Array, height: number, width: number, planes: Uint8Array) =>
   addon.decodeJpegSync(bytes, parts, height, width, planes)
-export const writePlanes = (pixels: Uint8Array, height: number, width: number, step: number, flip: boolean, planes: Uint8Array) =>
-  addon.writePlanes(pixels, height, width, step, flip, planes)
+export const resizePixels = (pixels: Uint8Array, parts: Int32Array, height: number, width: number, imageWidth: number) =>
+  addon.resizePixels(pixels, parts, height, width, imageWidth)
+export const resizePixelsSync = (
+  pixels: Uint8Array, parts: Int32Array, height: number, width: number, planes: Uint8Array, imageWidth: number
+) => addon.resizePixelsSync(pixels, parts, height, width, planes, imageWidth)

@@ -2,6 +2,7 @@ import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
 import { addon } from '../../src/native/addon.js'
 import { jpegVersion } from '../../src/native/images.js'
+import * as torch from '../../src/torch/index.js'
 import { clean, runChild } from './support.js'
 
 const content = await sharp({ create: { width: 32, height: 20, channels: 3, background: '#c08040' } }).jpeg().toBuffer()
@@ -84,27 +85,65 @@ describe.runIf(jpegVersion() !== null)('decodeJpeg', () => {
   })
 })
 
-describe('writePlanes', () => {
-  const pixels = Uint8Array.from({ length: 3 * 4 * 6 }, (_, i) => i)
+describe('resizePixels', () => {
+  type Arguments = Parameters<typeof addon.resizePixelsSync>
+  const [width, height] = [7, 5]
+  const pixels = Uint8Array.from({ length: 3 * width * height }, (_, i) => Math.imul(i + 1, 2654435761) >>> 24)
+  const whole = [0, 0, width, height, 0]
+  const resize = (...[from, parts, toHeight, toWidth, , across]: Partial<Arguments>) =>
+    addon.resizePixels(from ?? pixels, parts ?? Int32Array.from(whole), toHeight ?? 4, toWidth ?? 5, across ?? width)
+  const resizeSync = (...[from, parts, toHeight, toWidth, planes, across]: Partial<Arguments>) =>
+    addon.resizePixelsSync(from ?? pixels, parts ?? Int32Array.from(whole), toHeight ?? 4, toWidth ?? 5, planes ?? new Uint8Array(60), across ?? width)
 
-  it('takes the last of every step pixels of a side, mirrored where it is wanted', () => {
-    const planes = new Uint8Array(3 * 2 * 3)
-    for (const flip of [false, true]) {
-      addon.writePlanes(pixels, 2, 3, 2, flip, planes)
-      const wanted = [0, 1, 2].flatMap((channel) =>
-        [0, 1].flatMap((row) => [0, 1, 2].map((column) => 3 * (6 * (2 * row + 1) + 2 * (flip ? 2 - column : column) + 1) + channel))
-      )
-      expect([...planes]).toEqual(wanted)
+  /** ATen's own kernel for bytes, mirrored where it is wanted. */
+  function reference(image: Uint8Array, across: number, [left, top, wide, high, flip]: readonly number[], toHeight: number, toWidth: number): number[] {
+    return torch.scope(() => {
+      const rows = torch.fromTypedArray(image, [1, image.length / 3 / across, across, 3]).permute([0, 3, 1, 2])
+      const part = rows.narrow(2, top!, high!).narrow(3, left!, wide!).contiguous()
+      const resized = torch.call<torch.Tensor>('aten::_upsample_bicubic2d_aa', part, [toHeight, toWidth], false)
+      return [...(flip ? resized.flip([3]) : resized).contiguous().toTypedArray()].map(Number)
+    })
+  }
+
+  it('equals ATen to the bit: parts of every place and size, enlarged, reduced and mirrored, of images down to a pixel', async () => {
+    let seed = 1
+    const random = (below: number) => Math.floor(((seed = (Math.imul(seed, 1103515245) + 12345) >>> 0) / 2 ** 32) * below)
+    for (let round = 0; round < 300; round++) {
+      const [across, down] = [1 + random(round % 3 ? 40 : 4), 1 + random(round % 5 ? 30 : 3)]
+      const image = Uint8Array.from({ length: 3 * across * down }, () => random(256))
+      const parts = Array.from({ length: 1 + random(3) }, () => {
+        const [left, top] = [random(across), random(down)]
+        return [left, top, 1 + random(across - left), 1 + random(down - top), random(2)]
+      })
+      const [toHeight, toWidth] = [1 + random(20), 1 + random(20)]
+      const planes = new Uint8Array(3 * toHeight * toWidth * parts.length)
+      // The pixels end where their memory ends.
+      expect(addon.resizePixelsSync(image, Int32Array.from(parts.flat()), toHeight, toWidth, planes, across)).toBe(true)
+      const wanted = parts.flatMap((part) => reference(image, across, part, toHeight, toWidth))
+      expect([...planes], JSON.stringify({ across, down, parts, toHeight, toWidth })).toEqual(wanted)
+      expect(await addon.resizePixels(image, Int32Array.from(parts.flat()), toHeight, toWidth, across)).toEqual(planes)
     }
   })
 
-  it('refuses arrays of another length', () => {
-    const write = (...[from, height, width, step, planes]: [Uint8Array, number, number, number, Uint8Array]) =>
-      addon.writePlanes(from, height, width, step, false, planes)
-    const planes = new Uint8Array(18)
-    expect(() => write(pixels.subarray(1), 2, 3, 2, planes)).toThrow(/argument 0: expected as many bytes/)
-    expect(() => write(pixels, 2, 3, 2, new Uint8Array(17))).toThrow(/argument 5: expected an array/)
-    expect(() => write(pixels, 2 ** 30, 2 ** 30, 1, planes)).toThrow(/argument 0/)
-    for (const wrong of [0, -1, 1.5, NaN]) expect(() => write(pixels, 2, 3, wrong, planes)).toThrow(/in whole pixels/)
+  it('refuses arguments that do not fit before any work', () => {
+    for (const refuse of [resize, resizeSync]) {
+      expect(() => refuse(pixels.buffer as never)).toThrow(/argument 0: expected a Uint8Array/)
+      for (const wrong of [pixels.subarray(1), new Uint8Array(), pixels.subarray(0, 3)]) expect(() => refuse(wrong)).toThrow(/argument 0: expected whole rows/)
+      expect(() => refuse(pixels, undefined, undefined, undefined, undefined, 8)).toThrow(/argument 0: expected whole rows/)
+      for (const across of [0, -7, 1.5, NaN]) expect(() => refuse(pixels, undefined, undefined, undefined, undefined, across)).toThrow(/in whole pixels/)
+      const far = 2 ** 31 - 1
+      for (const part of [[1, 0, 7, 5], [0, -1, 7, 5], [0, 0, 7, 6], [far, far, far, far], [-far, 0, far, 5], [0, 0, far, far]]) {
+        expect(() => refuse(pixels, Int32Array.of(...part, 0)), String(part)).toThrow(/argument 1: expected parts inside the image/)
+      }
+      expect(() => refuse(pixels, undefined, 2 ** 20, 2 ** 20)).toThrow(/at most 2 GiB/)
+    }
+    expect(() => resizeSync(pixels, undefined, 4, 5, new Uint8Array(59))).toThrow(/argument 4: expected an array/)
+  })
+
+  it('works on pixels of its own: what becomes of the given ones meanwhile does not matter', async () => {
+    const given = Uint8Array.from(pixels)
+    const resizing = resize(given)
+    structuredClone(given.buffer, { transfer: [given.buffer] })
+    expect(await resizing).toEqual(await resize())
   })
 })
