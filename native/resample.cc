@@ -71,6 +71,8 @@ Taps tapsOf(double start, double length, int pixels, int size, int group) {
     next = first;
     result.taps = std::max(result.taps, count);
   }
+  // Weights of one pixel are 1.
+  result.plain = result.taps == 1 && ranges[size - 1].first - ranges[0].first == size - 1;
   result.taps = static_cast<int>(inWhole(group, result.taps));
   result.first.resize(size);
   result.weights.resize(static_cast<size_t>(size) * result.taps);
@@ -82,6 +84,15 @@ Taps tapsOf(double start, double length, int pixels, int size, int group) {
     for (int tap = 0; tap < count; ++tap) to[tap] = weight(at + tap);
   }
   return result;
+}
+
+// From a row of interleaved pixels to three planes, `stride` bytes apart.
+void takeColumns(const uint8_t* row, int size, bool mirrored, uint8_t* to, size_t stride) {
+  if (mirrored) to += size - 1;
+  const std::ptrdiff_t step = mirrored ? -1 : 1;
+  for (int x = 0; x < size; ++x, row += 3, to += step) {
+    for (int channel = 0; channel < 3; ++channel) to[channel * stride] = row[channel];
+  }
 }
 
 // From a row of interleaved pixels to three planes, `stride` bytes apart, of `columns.first.size()` pixels rounded up to whole groups.
@@ -202,6 +213,7 @@ Resizer::Resizer(const Area& area, const Box& image, Extent size, Mirror mirror,
       columns_(tapsOf(area.left - image.left, area.width, image.width, size.width, kGroup)),
       rows_(tapsOf(area.top - image.top, area.height, image.height, size.height, 1)),
       stride_(inWhole(kGroup, size.width)), line_(inWhole(kBlock, 3 * stride_)), ring_(line_.size() * rows_.taps), sources_(rows_.taps) {
+  if (columns_.plain) start_ = static_cast<int>(std::floor(area.left)) - image.left;
   if (!mirror.x) return;
   // Mirrored already where columns are weighed.
   std::reverse(columns_.first.begin(), columns_.first.end());
@@ -211,7 +223,9 @@ Resizer::Resizer(const Area& area, const Box& image, Extent size, Mirror mirror,
 void Resizer::push(const uint8_t* row) {
   const int y = row_++;
   if (next_ == size_.height || y < rows_.first[next_]) return;
-  columnsOf(row, columns_, ring_.data() + (y % rows_.taps) * line_.size(), stride_);
+  auto* line = ring_.data() + (y % rows_.taps) * line_.size();
+  if (columns_.plain) takeColumns(row + 3 * static_cast<size_t>(start_), size_.width, mirror_.x, line, stride_);
+  else columnsOf(row, columns_, line, stride_);
   while (next_ < size_.height && rows_.first[next_] + rows_.taps - 1 <= y) write(next_++);
 }
 

@@ -28,6 +28,7 @@ struct Mirror {
 struct Taps {
   int taps = 0;  // the same for all: what has fewer has weights of 0
   int bits = 0;  // of the weights, behind the point
+  bool plain = false;  // the side keeps its length: each pixel is one neighbour, the next one's the next
   std::vector<int> first;  // ascending
   std::vector<int16_t> weights;
   int16_t* of(int pixel) { return weights.data() + static_cast<size_t>(pixel) * taps; }
@@ -58,7 +59,7 @@ class Resizer {
   size_t stride_;  // between the planes of a row
   std::vector<uint8_t> line_, ring_;  // a row of the result; those that the next one is made of, resized to its width
   std::vector<const uint8_t*> sources_;
-  int row_ = 0, next_ = 0;
+  int start_ = 0, row_ = 0, next_ = 0;  // the first pixel of a row where columns stay as they are
 };
 
 }  // namespace gmml

@@ -77,9 +77,9 @@ const LEAVING = 1000
  * Makes batches of views. Which image is where in an epoch, and what its views are, depends on seed, epoch and index alone, so a resumed
  * run, any number of workers, and processes that share an epoch see the same.
  *
- * Memory (bench/README.md has the measurement): each worker thread takes 26 MB with files of 500x375 pixels and 45 MB with files of 2000x1500.
- * Each of the at most three batches at a time has `views * B * 3 * H * W` bytes, and as a tensor four times as many on the device: for two views of 224 pixels, on the CPU, 3.1 MB
- * an image of the batch in all.
+ * Memory (bench/README.md has the measurement): each worker thread takes 26 MB with files of 500x375 pixels and 45 MB with files of
+ * 2000x1500. Each of the at most three batches at a time has `views * B * 3 * H * W` bytes, and as a tensor four times as many on the device:
+ * for two views of 224 pixels, on the CPU, 3.1 MB for each image of a batch in all.
  */
 export class Loader {
   readonly statistics: Statistics
