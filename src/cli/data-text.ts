@@ -91,7 +91,7 @@ function loading({ loading }: ImageReport): string[] {
 function held({ decodedBytes, examined, images }: ImageReport): string[] {
   if (decodedBytes === null) return []
   const gigabytes = Math.ceil(decodedBytes / 1e7) / 100
-  return [`${examined === images ? '' : 'about '}${bytes(decodedBytes)} decoded: pretrain --hold ${gigabytes} keeps them on the device`]
+  return [`${examined === images ? '' : 'about '}${bytes(decodedBytes)} of memory if all are decoded once and held (pretrain --hold ${gigabytes})`]
 }
 
 function examined({ images, examined, decoded, kind }: ImageReport): string[] {

@@ -34,7 +34,7 @@ describe('gmml data', () => {
     expect(stdout).toContain('broken    2\n          cats/empty.png: the file is empty\n          owls/empty.jpg: the file is empty\n')
     expect(stdout).toMatch(/^ {10}a run normalises with mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225$/m)
     expect(stdout).toMatch(/^loading   [\d.]+ images\/s, two views of each, by 4 workers for cpu\n {10}memory of the process up to \d+ MB, /m)
-    expect(stdout).toMatch(/^held      50 kB decoded: pretrain --hold 0.01 keeps them on the device$/m)
+    expect(stdout).toMatch(/^held      50 kB of memory if all are decoded once and held \(pretrain --hold 0.01\)$/m)
     expect(lines.slice(lines.indexOf('') + 1)).toEqual([
       '- 2 files are broken; a run takes at most 1 and would stop: mend or remove them',
       '- 4 images are smaller than the 64 pixel views and are enlarged: --image-size 40 fits at least half of them'
@@ -126,7 +126,7 @@ describe('the text of a report', () => {
       '          0.jpg: why'
     ])
     expect(text()).toContain('          9.jpg: why\n          and 90 more\ncolours   unknown\n')
-    expect(text()).toContain('\nheld      about 72 GB decoded: pretrain --hold 72 keeps them on the device')
+    expect(text()).toContain('\nheld      about 72 GB of memory if all are decoded once and held (pretrain --hold 72)')
   })
 
   it('has no lines for what is not known', () => {
