@@ -131,11 +131,11 @@ export class Loader {
     signal?.addEventListener('abort', abort)
     const tools = { decoder: this.#decoder!, broken: this.#broken, watch: this.#watch }
     const onFit = (taken: number) =>
-      onNotice?.(`Decoding ${this.#source.length} images to hold them on ${device}, ${gigabytes(taken)} GB`)
+      onNotice?.(`Decoding ${this.#source.length} images to hold them on ${device}, ${sizeOf(taken)}`)
     try {
       const held = await this.#watch.wait(holdImages(this.#source, bytes, device, tools, left.signal, onFit), signal)
       if (held === null) {
-        if (!signal?.aborted) onNotice?.(`The images are not held: decoded, they take more than ${gigabytes(bytes)} GB`)
+        if (!signal?.aborted) onNotice?.(`The images are not held: decoded, they take more than ${sizeOf(bytes)}`)
         return false
       }
       this.#images.dispose()
@@ -326,7 +326,7 @@ export class Loader {
   }
 }
 
-const gigabytes = (bytes: number): string => (bytes / 1e9).toPrecision(2)
+const sizeOf = (bytes: number): string => (bytes < 1e9 ? `${Number((bytes / 1e6).toPrecision(2))} MB` : `${Number((bytes / 1e9).toPrecision(3))} GB`)
 
 /** What a decoding thread needs to know: less to send. */
 function cropsOf({ cropScale, cropRatio, cropPadding = null, flip }: Augmentation): Pick<

@@ -62,7 +62,7 @@ describe('Loader.hold', () => {
     for (let i = 0; i < 14; i++) files[`${String(i).padStart(2, '0')}.png`] = await paint(32, 32, wave(i)).png().toBuffer()
     const arrays = await openImages(await folderWith({ 'data_batch_1.bin': cifar(Array.from({ length: 14 }, (_, i) => [i % 10]), pixel) }))
     const [held, wanted] = [await load(await openImages(await folderWith(files)), BUDGET), await load(arrays, BUDGET)]
-    expect(held).toMatchObject({ held: true, notices: ['Decoding 14 images to hold them on cpu, 0.000043 GB'] })
+    expect(held).toMatchObject({ held: true, notices: ['Decoding 14 images to hold them on cpu, 0.043 MB'] })
     expect(wanted).toMatchObject({ held: true, notices: [] })
     expect(distance(held, wanted)).toEqual({ mean: 0, most: 0 })
   })
@@ -84,7 +84,7 @@ describe('Loader.hold', () => {
     const needed = 14 * 3 * (18 + 3 * 13) * 40
     expect(await load(source, needed)).toMatchObject({ held: true })
     const refused = await load(source, needed - 1)
-    expect(refused).toMatchObject({ held: false, notices: ['The images are not held: decoded, they take more than 0.000096 GB'] })
+    expect(refused).toMatchObject({ held: false, notices: ['The images are not held: decoded, they take more than 0.096 MB'] })
     expect(distance(refused, await load(source, null))).toEqual({ mean: 0, most: 0 })
   })
 

@@ -67,7 +67,7 @@ describe.skipIf(!simulated)('a training on a GPU, simulated, is the one on the C
       const settings = { images, ...common, imageSize: 16, hold: 0.001, knnEvery: 1, amp: 'off', graph: 'off', device, out: join(folder, device) } as const
       await pretrain(settings, { onNotice: (message) => notices.push(message) })
     }
-    expect(notices).toEqual(['cpu', 'cuda'].map((device) => `Decoding 24 images to hold them on ${device}, 0.000041 GB`))
+    expect(notices).toEqual(['cpu', 'cuda'].map((device) => `Decoding 24 images to hold them on ${device}, 0.041 MB`))
     expectClose(await reproducible(join(folder, 'cuda')), await reproducible(join(folder, 'cpu')))
     expect(problems()).toEqual([])
   })

@@ -71,7 +71,7 @@ describe('a run that was interrupted and resumed equals one that was not, bit fo
     await expect(pretrain({ ...resume, hold: 0 })).rejects.toThrow(/other settings: hold \(the run has 0.01, given is 0\)/)
     await pretrain(resume, { onNotice })
     await expectSameRun(out('parts'), out('whole'))
-    expect(notices).toEqual(Array(3).fill('Decoding 6 images to hold them on cpu, 0.0000081 GB'))
+    expect(notices).toEqual(Array(3).fill('Decoding 6 images to hold them on cpu, 0.0081 MB'))
   })
 
   it('killed without a word: from the last checkpoint on', async () => {
