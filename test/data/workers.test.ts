@@ -131,7 +131,7 @@ describe('a thread that ends', () => {
     clearInterval(killing)
     expect(outcome).toEqual({ broken: { file, reason: expect.stringMatching(/^the thread that decoded it has ended 3 times \(.*\)$/) as string } })
     expect(ended).toEqual([file, file, file])
-    expect(await decoder.decode({ content: { path: file }, name: file, plan: 'whole', size: SIZE, planes })).toEqual({ shifts: [null] })
+    expect(await decoder.decode({ content: { path: file }, name: file, plan: 'whole', size: SIZE, planes })).toEqual({ shifts: [null], imageSize: { width: 4000, height: 3000 } })
   })
 
   it('before it can answer anything is an error, not a wait', async () => {
