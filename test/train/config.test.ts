@@ -17,7 +17,7 @@ describe('the settings', () => {
       overhang: false, fill: 'noise',
       cropScale: [0.05, 1], flip: 0.5, jitter: 0.3, jitterStrength: [0.1, 0.1, 0.1, 0.01], blur: 0.1, blurSigma: [0.1, 2], solarize: 0,
       solarizeThreshold: 0.5,
-      allPixels: false, seed: 0, device: 'auto', amp: 'auto', graph: 'auto', workers: 4, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false,
+      allPixels: false, seed: 0, device: 'auto', amp: 'auto', graph: 'auto', workers: 4, hold: 0, maxBroken: 0.01, dataTimeout: 300, knnEvery: 0, tensorboard: false,
       profile: 0,
       logEvery: 10, checkpointEvery: 1,
       checkpointSteps: 0, checkpointMinutes: 15, keepLast: 2, keepEvery: 0, keepBest: false, maxSkipped: 20, override: false, resume: false
