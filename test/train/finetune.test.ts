@@ -117,6 +117,22 @@ describe('finetune', () => {
   })
 })
 
+// RandAugment would round the values of both to the same bytes.
+it('learns from images that are held decoded nearly as from their files, and measures as ever', async () => {
+  const losses: number[] = []
+  for (const hold of [0, 0.01]) {
+    const notices: string[] = []
+    const { loss, results } = await finetune(settings({ train: await photos(), test: await photos(), imageSize: 16, batchSize: 4, hold, randAugment: 0 }), {
+      onNotice: (message) => notices.push(message)
+    })
+    losses.push(loss!)
+    expect(notices).toEqual(hold ? ['Decoding 6 images to hold them on cpu, 0.0081 MB'] : [])
+    expect(results!.scores['classifier']!.images).toBe(6)
+  }
+  expect(losses[1]).not.toBe(losses[0])
+  expect(losses[1]).toBeCloseTo(losses[0]!, 1)
+})
+
 describe('broken images', () => {
   it('stop a finetuning where they are more than maxBroken, those to learn from and those to measure on', async () => {
     const sick = async () => {
