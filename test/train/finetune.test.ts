@@ -125,7 +125,7 @@ it('learns from images that are held decoded nearly as from their files, and mea
     const { loss, results } = await finetune(settings({ train: await photos(), test: await photos(), imageSize: 16, batchSize: 4, hold, randAugment: 0 }), {
       onNotice: (message) => notices.push(message)
     })
-    losses.push(loss!)
+    losses.push(loss)
     expect(notices).toEqual(hold ? ['Decoding 6 images to hold them on cpu, 0.0081 MB'] : [])
     expect(results!.scores['classifier']!.images).toBe(6)
   }
