@@ -116,7 +116,7 @@ export class Loader {
   /**
    * Decodes all images once and holds them on the device, if all of them fit: from then on views are cut there, and nothing is loaded any
    * more. Order, crops and changes stay what they are; values differ by what a view is rounded to where it is cut from a file. Images in
-   * memory (IDX, CIFAR) are held as it is.
+   * memory (IDX, CIFAR) are held anyway.
    *
    * @param bytes - What they may take: three for each pixel, all counted as high and wide as the highest and the widest of them.
    * @returns Whether they are held now.

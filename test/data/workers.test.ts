@@ -119,6 +119,8 @@ describe('a thread that ends', () => {
     const file = join(await folderWith({ 'large.png': await large.png().toBuffer() }), 'large.png')
     const planes = new Uint8Array(new SharedArrayBuffer(3 * 24 * 24))
     const ended: string[] = []
+    // Threads that never answered would be taken for such that cannot start.
+    await threadDecoder(workers).decode({ content: { path: file }, name: file, plan: 'whole', size: SIZE, planes })
     // None lives long enough to come to the end.
     const killed = new Set<Worker>()
     const kill = (thread: Worker) => {
