@@ -8,6 +8,9 @@ export class InputError extends TypeError {
 /** Settings that are illegal in themselves, whatever the images: wrong usage of a command. */
 export class SettingsError extends InputError {}
 
+/** A training whose loss or gradients were not finite for so many steps in a row that it was stopped. */
+export class DivergedError extends InputError {}
+
 /** How a received value is shown in an error message: short, and with its type where that is not obvious. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return `'${value.length > 80 ? `${value.slice(0, 77)}...` : value}'`

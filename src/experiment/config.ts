@@ -2,7 +2,7 @@ import { z } from 'zod'
 
 import { isLabelBudget } from '../train/finetune-config.js'
 import { finetuneSchema, pretrainSchema } from '../train/index.js'
-import { machineFields, modelName, parseSettings, positiveInteger } from '../train/settings.js'
+import { machineFields, modelName, parseSettings, part, positiveInteger } from '../train/settings.js'
 
 // What the experiment itself decides.
 const ofPretraining = {
@@ -38,6 +38,12 @@ export const experimentSchema = z.strictObject({
     .default(['1%', '10%', '100%'])
     .describe('labelled images to learn from, class by class'),
   finetuneEpochs: z.array(positiveInteger).min(1).default([200, 100, 50]).describe('passes over the labelled images, for each of --labels'),
+  lrs: z
+    .array(z.number().positive())
+    .min(2)
+    .optional()
+    .describe('learning rates of which each kind of start takes, for each of --labels, what is best on held-out images (default: none is chosen)'),
+  heldOut: part.gt(0).lt(1).default(0.1).describe('part of the training images by which learning rates are chosen'),
   seeds: positiveInteger.default(3).describe('repetitions of each finetuning: draw of the labels, initialisation, order, augmentation'),
   totalSeeds: z.int().min(0).default(1).describe('repetitions of training from scratch with the total budget, each as costly as pretraining'),
   pretrainings: positiveInteger.default(1).describe('pretrainings, of different seeds, which the repetitions take in turn'),

@@ -6,7 +6,8 @@ import { chooseLabelled, parseLabelBudget } from '../data/index.js'
 import { InputError, SettingsError } from '../errors.js'
 import { measureKnn, measureProbe, openTest, openTraining, readResults, type ReadingOptions, type Results } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
-import { finetune, pretrain, pretrainSchema, RunFolder, type PretrainHooks } from '../train/index.js'
+import { finetune, pretrain, pretrainSchema, RunFolder, type FinetuneConfigInput, type PretrainHooks } from '../train/index.js'
+import { chooseLearningRate, chosenLr, planTrials, requireHeldOut, trialSettings, type Choice } from './choice.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
 import { finetuneSettings, planCells, pretrainFolder, pretrainSettings, type Cell, type Sizes } from './plan.js'
 import { writeReport, type Found } from './report.js'
@@ -33,7 +34,8 @@ const changeable: readonly (keyof ExperimentConfig)[] = [
 /** @throws SettingsError if what is there was made with other settings. */
 async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
   if (!existsSync(path)) return
-  const before = JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>
+  // A setting that is newer than the folder has its default there.
+  const before = parseExperimentConfig(JSON.parse(await readFile(path, 'utf8')))
   const names = Object.keys(config) as (keyof ExperimentConfig)[]
   const changed = names.filter((name) => !changeable.includes(name) && JSON.stringify(config[name]) !== JSON.stringify(before[name]))
   if (changed.length === 0) return
@@ -41,14 +43,24 @@ async function requireSameExperiment(config: ExperimentConfig, path: string): Pr
   throw new SettingsError(`'${config.out}' holds an experiment with other settings of ${list}. Choose another folder, or the same settings`)
 }
 
+function countBy(labels: Iterable<number>): Map<number, number> {
+  const counts = new Map<number, number>()
+  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1)
+  return counts
+}
+
 /** Opens everything that will be needed, so that a slip is found before the first hour is spent. */
 async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
-  const { labels, finetuneEpochs, seeds } = config
+  const { labels, finetuneEpochs, seeds, lrs, finetune, scratch } = config
   if (labels.length !== finetuneEpochs.length) {
     throw new SettingsError(`Expected as many finetuneEpochs as labels (${labels.length}), received ${finetuneEpochs.length}`)
   }
+  if (lrs && ('lr' in finetune || 'lr' in scratch)) {
+    throw new SettingsError('Expected either lrs, to choose a learning rate, or one in the sections finetune and scratch, received both')
+  }
   const train = await openTraining(config.images, { limit: config.limit })
   await openTest(train, config.test ?? config.images, { limit: config.limit })
+  const perClass = Math.min(...countBy(train.labels).values())
   // Each class gives the same number whatever the seed.
   const labelled = new Map(labels.map((budget) => [budget, chooseLabelled(train.labels, parseLabelBudget(budget), 0).length]))
   let pretrainEpochs = config.pretrainEpochs
@@ -59,7 +71,8 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
     images = Number(run['imageCount'])
   }
   // A slip in the settings of the last finetuning is one now, too.
-  const sizes = { pretrain: images, pretrainEpochs, labelled }
+  const sizes = { pretrain: images, pretrainEpochs, perClass, labelled }
+  if (lrs) requireHeldOut(config, sizes, train.labels)
   if (seeds < config.totalSeeds) throw new SettingsError(`Expected at most seeds (${seeds}) for totalSeeds, received ${config.totalSeeds}`)
   return sizes
 }
@@ -83,10 +96,21 @@ async function measureFeatures(config: ExperimentConfig, { onBroken, onNotice }:
   return found
 }
 
+/** @throws InputError if a finetuning that was done before is not the one that is wanted. */
+function requireSameTraining(before: Results, { out, epochs, lr }: FinetuneConfigInput): Results {
+  for (const [name, wanted] of Object.entries({ epochs, lr })) {
+    const there = before.settings[name]
+    if (wanted !== undefined && there !== wanted) {
+      throw new InputError(`'${out}' was finetuned with ${name} ${String(there)}, not ${wanted}: remove it, or choose another folder`)
+    }
+  }
+  return before
+}
+
 /**
- * Shows what pretraining on a data set is worth on it: pretrains, then finetunes from the pretrained and from random weights for each label
- * budget and seed, and measures all on the test images. Writes report.md, accuracy.png and results.json. What is done is not done
- * again, so an experiment that was interrupted goes on when it is called again.
+ * Shows what pretraining on a data set is worth on it: pretrains, chooses learning rates if there are some to choose from, then finetunes
+ * from the pretrained and from random weights for each label budget and seed, and measures all on the test images. Writes report.md,
+ * accuracy.png and results.json. What is done is not done again, so an experiment that was interrupted goes on when it is called again.
  *
  * @param input - Settings; {@link experimentSchema} lists them with their defaults.
  * @throws SettingsError for settings that are not legal, or others than those that the folder's experiment has; InputError as pretraining
@@ -97,17 +121,24 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
   const settingsFile = join(config.out, 'experiment.json')
   await requireSameExperiment(config, settingsFile)
   const sizes = await measureSizes(config)
-  const cells = planCells(config, sizes)
+  const trials = config.lrs ? planTrials(config) : []
   const pretrainings = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   await mkdir(config.out, { recursive: true })
   await writeFileAtomic(settingsFile, `${JSON.stringify(config, null, 2)}\n`)
 
-  const of = pretrainings.length + 1 + cells.length
+  const of = pretrainings.length + 1 + trials.flat().length + planCells(config, sizes).length
   let number = 0
   const tell = (name: string, done: boolean) => hooks.onPart?.({ name, number: ++number, of, done })
-  const found: { features: Results[]; finished: Finished[] } = { features: [], finished: [] }
+  const found: { features: Results[]; choices: Choice[]; finished: Finished[] } = { features: [], choices: [], finished: [] }
   let report: string | null = null
   const interrupted = () => ({ status: 'interrupted', report, found }) as const
+  // Does a finetuning, or reads what it found before. Null if it was interrupted.
+  const finish = async (cell: Cell, settings: FinetuneConfigInput, which: string): Promise<Results | null> => {
+    if (hooks.signal?.aborted) return null
+    const before = await readResults(settings.out)
+    tell(`${cell.arm}, ${cell.labels} of the labels, ${cell.epochs} epochs, ${which}`, before !== null)
+    return before ? requireSameTraining(before, settings) : (await finetune({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)).results
+  }
 
   for (const seed of pretrainings) {
     const settings = pretrainSettings(config, seed)
@@ -120,27 +151,17 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
   tell('kNN and linear probe of the features', false)
   found.features.push(...(await measureFeatures(config, hooks)))
   report = await writeReport(config, sizes, found)
-  for (const cell of cells) {
-    if (hooks.signal?.aborted) return interrupted()
-    const results = await finish(config, cell, hooks, tell)
+  for (const group of trials) {
+    const choice = await chooseLearningRate(group, (trial) => finish(trial, trialSettings(config, sizes, trial), `lr ${trial.lr} by held-out images`))
+    if (!choice) return interrupted()
+    found.choices.push(choice)
+    report = await writeReport(config, sizes, found)
+  }
+  for (const cell of planCells(config, sizes, (arm, labels) => chosenLr(found.choices, arm, labels))) {
+    const results = await finish(cell, finetuneSettings(config, cell), `seed ${cell.seed}`)
     if (!results) return interrupted()
     found.finished.push({ cell, images: sizes.labelled.get(cell.labels)!, score: results.scores['classifier']! })
     report = await writeReport(config, sizes, found)
   }
   return { status: 'done', report, found }
-}
-
-/** Does a finetuning, or reads what it found before. Null if it was interrupted. */
-async function finish(
-  config: ExperimentConfig, cell: Cell, hooks: ExperimentHooks, tell: (name: string, done: boolean) => void
-): Promise<Results | null> {
-  const settings = finetuneSettings(config, cell)
-  const before = await readResults(settings.out)
-  tell(`${cell.arm}, ${cell.labels} of the labels, ${cell.epochs} epochs, seed ${cell.seed}`, before !== null)
-  if (before) {
-    if (before.settings['epochs'] === cell.epochs) return before
-    const epochs = String(before.settings['epochs'])
-    throw new InputError(`'${settings.out}' was finetuned for ${epochs} epochs, not ${cell.epochs}: remove it, or choose another folder`)
-  }
-  return (await finetune({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)).results
 }

@@ -19,6 +19,8 @@ export interface Cell {
   readonly seed: number
   /** Passes over the labelled images. */
   readonly epochs: number
+  /** Learning rate, where it was chosen; null: that of the settings. */
+  readonly lr: number | null
   /** Path of the run. */
   readonly out: string
 }
@@ -28,13 +30,16 @@ export interface Sizes {
   /** Images in an epoch of pretraining. */
   readonly pretrain: number
   readonly pretrainEpochs: number
+  /** Images of each class that there are to learn from: the fewest of any class. */
+  readonly perClass: number
   /** Labelled images by label budget. */
   readonly labelled: ReadonlyMap<string, number>
 }
 
 const PRETRAIN_VIEWS = 2
 
-const nameOf = (labels: string) => labels.replace('%', '-percent').replace('/', '-per-')
+/** A label budget in the name of a folder. */
+export const nameOf = (labels: string) => labels.replace('%', '-percent').replace('/', '-per-')
 
 /** The run of a pretraining. */
 export const pretrainFolder = (config: ExperimentConfig, seed: number): string =>
@@ -53,15 +58,17 @@ export function pretrainSettings(config: ExperimentConfig, seed: number): Pretra
  * All finetunings, in the order in which they are done: seed by seed, so that early results are of every kind.
  *
  * The total budget counts what the network sees: both views of each pretraining step, and each image of the finetuning.
+ *
+ * @param lrOf - What was chosen.
  */
-export function planCells(config: ExperimentConfig, sizes: Sizes): Cell[] {
+export function planCells(config: ExperimentConfig, sizes: Sizes, lrOf: (arm: Arm, labels: string) => number | null = () => null): Cell[] {
   const { labels: budgets, finetuneEpochs, seeds, totalSeeds, out } = config
   const cells: Cell[] = []
   for (let seed = 0; seed < Math.max(seeds, totalSeeds); seed++) {
     for (const [i, labels] of budgets.entries()) {
       const epochs = finetuneEpochs[i]!
       const cell = (arm: Arm, passes: number): Cell =>
-        ({ arm, labels, seed, epochs: passes, out: join(out, 'finetune', `${arm}-${nameOf(labels)}-seed-${seed}`) })
+        ({ arm, labels, seed, epochs: passes, lr: lrOf(arm, labels), out: join(out, 'finetune', `${arm}-${nameOf(labels)}-seed-${seed}`) })
       if (seed < seeds) cells.push(cell('pretrained', epochs), cell('scratch', epochs))
       const seen = PRETRAIN_VIEWS * sizes.pretrain * sizes.pretrainEpochs
       if (seed < totalSeeds) cells.push(cell('scratch-total', epochs + Math.ceil(seen / sizes.labelled.get(labels)!)))
@@ -71,7 +78,7 @@ export function planCells(config: ExperimentConfig, sizes: Sizes): Cell[] {
 }
 
 /** Settings of the finetuning of a cell. */
-export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, epochs, out }: Cell): FinetuneConfigInput {
+export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, epochs, lr, out }: Cell): FinetuneConfigInput {
   const { images: train, test, model, imageSize, patchSize, device, workers, threads, limit, finetune, scratch } = config
   const start =
     arm === 'pretrained'
@@ -79,6 +86,6 @@ export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, 
       : { from: 'random', model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }) }
   return {
     ...start, train, test: test ?? train, out, labels, seed, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers,
-    ...finetune, ...(arm === 'pretrained' ? {} : scratch)
+    ...finetune, ...(arm === 'pretrained' ? {} : scratch), ...(lr !== null && { lr })
   }
 }

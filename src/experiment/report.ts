@@ -5,6 +5,7 @@ import { writeFileAtomic } from '../io/index.js'
 import { lineChart, markdownTable } from '../report/index.js'
 import { buildInfo } from '../torch/index.js'
 import { version } from '../version.js'
+import { planTrials, trialSettings, type Choice } from './choice.js'
 import { commandLine, type Setting } from './command.js'
 import type { ExperimentConfig } from './config.js'
 import { arms, finetuneSettings, pretrainSettings, type Arm, type Sizes } from './plan.js'
@@ -14,6 +15,8 @@ import { summarise, type Finished, type Row, type Spread } from './summary.js'
 export interface Found {
   /** kNN and linear probe of the pretrained and of a random encoder. */
   readonly features: readonly Results[]
+  /** Learning rates that were chosen, if there were some to choose from. */
+  readonly choices: readonly Choice[]
   readonly finished: readonly Finished[]
 }
 
@@ -44,11 +47,23 @@ function featureTable(features: readonly Results[]): string {
   return markdownTable(['measured by', 'encoder', 'features', 'accuracy'], rows)
 }
 
+function choiceTable(choices: readonly Choice[]): string {
+  const columns = [...new Set(choices.flatMap(({ accuracies }) => accuracies.map(({ lr }) => lr)))]
+  const cells = choices.map(({ labels, arm, accuracies, lr }) => {
+    const shown = columns.map((column) => accuracies.find((one) => one.lr === column)?.accuracy ?? null)
+    return [labels, arm, ...shown.map((accuracy) => (accuracy === null ? 'diverged' : percent(accuracy))), String(lr)]
+  })
+  return markdownTable(['labels', 'start', ...columns.map(String), 'chosen'], cells)
+}
+
 /** The commands that do the same by hand. */
-function commandsOf(config: ExperimentConfig, { finished }: Found): string[] {
+function commandsOf(config: ExperimentConfig, sizes: Sizes, { choices, finished }: Found): string[] {
   const seeds = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   return [
     ...seeds.map((seed) => commandLine('pretrain', 'images', pretrainSettings(config, seed) as Settings)),
+    ...planTrials(config).slice(0, choices.length).flat().map((trial) =>
+      commandLine('finetune', 'from', trialSettings(config, sizes, trial) as Settings)
+    ),
     ...finished.map(({ cell }) => commandLine('finetune', 'from', finetuneSettings(config, cell) as Settings))
   ]
 }
@@ -83,15 +98,19 @@ export async function writeReport(config: ExperimentConfig, sizes: Sizes, found:
   if (rows.length) await writeFileAtomic(join(config.out, 'accuracy.png'), await draw(rows))
   const versions = { gmml: version, libtorch: buildInfo().torch }
   const software = `gmml ${version}, libtorch ${versions.libtorch}`
-  const results = { versions, images, pretrainEpochs, rows, features: found.features }
+  const results = { versions, images, pretrainEpochs, rows, choices: found.choices, features: found.features }
   await writeFileAtomic(join(config.out, 'results.json'), `${JSON.stringify(results, null, 2)}\n`)
   const spread = 'Mean and standard deviation over seeds of the accuracy on the test images, in percent.'
+  const choosing =
+    `Accuracy in percent on ${Number(percent(config.heldOut))} % of the training images, held out, after a finetuning with each learning rate: what the ` +
+    'finetunings above take was chosen by these, never by test images.'
   const text = [
     `# What pretraining is worth on ${config.images}`,
     `${config.model}, pretrained for ${pretrainEpochs} epochs on ${images} images without labels; ${software}.`,
     ...(rows.length ? ['## Finetuning', spread, accuracyTable(rows), '![Test accuracy by labelled images](accuracy.png)'] : []),
+    ...(found.choices.length ? ['## Learning rates', choosing, choiceTable(found.choices)] : []),
     ...(found.features.length ? ['## Features without finetuning', featureTable(found.features)] : []),
-    '## Commands', ['```sh', ...commandsOf(config, found), '```'].join('\n')
+    '## Commands', ['```sh', ...commandsOf(config, sizes, found), '```'].join('\n')
   ]
   await writeFileAtomic(path, `${text.join('\n\n')}\n`)
   return path

@@ -1,4 +1,4 @@
-import { InputError } from '../errors.js'
+import { DivergedError } from '../errors.js'
 import type { Batch } from '../data/index.js'
 import { memory, type Tensor } from '../torch/index.js'
 import {
@@ -220,7 +220,7 @@ export class TrainingLoop {
     const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
     const { path } = this.#lastCheckpoint
     // Steps asked for since may have changed weights in memory. The run ends here, and nothing of them is saved.
-    throw new InputError(
+    throw new DivergedError(
       `${what}: ${this.#skipped.inRow} steps without success in a row (maxSkipped), the last is step ${this.#step} ` +
         `(lr ${this.task.step.lr(this.#step - 1)}, images ${indices.slice(0, 8).join(', ')}, ...). The last checkpoint is ` +
         `${path ? `'${path}'` : 'not written yet'}; a smaller --lr or --amp off may help`

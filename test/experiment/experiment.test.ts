@@ -108,6 +108,42 @@ describe('experiment', () => {
     ])
   }, 60_000)
 
+  it('chooses learning rates by images held out of the training images', async () => {
+    const config = settings({ labels: ['25%', '8/class'], finetuneEpochs: [3, 1], seeds: 1, lrs: [1e-3, 1e30, 2e-3], heldOut: 0.25, finetune: { batchSize: 8, amp: 'off', maxSkipped: 1 } })
+    const { found, report } = await experiment(config)
+    expect(found.choices.map(({ labels, arm }) => `${labels} ${arm}`)).toEqual(['25% pretrained', '25% scratch', '8/class pretrained', '8/class scratch'])
+    for (const { accuracies, lr } of found.choices) {
+      expect(accuracies.map((one) => one.lr)).toEqual([1e-3, 1e30, 2e-3])
+      expect(accuracies[1]!.accuracy).toBeNull()
+      const [low, high] = [accuracies[0]!.accuracy!, accuracies[2]!.accuracy!]
+      expect(lr).toBe(high > low ? 2e-3 : 1e-3)
+    }
+    // 12 of 48 to learn from, 12 others to measure on; 24 and 12.
+    for (const [labels, images] of [['25-percent', 12], ['8-per-class', 24]] as const) {
+      const trial = (await readResults(join(out, `choice/pretrained-${labels}-lr-0.001`)))!
+      expect(trial.measuredOn).toMatchObject({ split: 'validation', images: 12 })
+      expect(trial.train.images).toBe(images)
+    }
+    // What is measured on test images takes what was chosen, with the total budget too.
+    for (const { cell } of found.finished) {
+      const start = cell.arm === 'pretrained' ? 'pretrained' : 'scratch'
+      const chosen = found.choices.find(({ arm, labels }) => arm === start && labels === cell.labels)!.lr
+      const { settings: used, measuredOn } = (await readResults(cell.out))!
+      expect([used['lr'], measuredOn.split]).toEqual([chosen, 'test'])
+    }
+    const text = await readFile(report!, 'utf8')
+    expect(text).toMatch(/\| 25% +\| pretrained \| [\d.]+ +\| diverged \| [\d.]+ +\| 0.00[12] +\|/)
+    expect(text).toContain(`--out ${out}/choice/scratch-8-per-class-lr-0.002 --labels 12/class --seed 0 --epochs 1`)
+    expect(text).not.toMatch(/choice.* --test/)
+    const written = JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as { choices: unknown }
+    expect(written.choices).toEqual(found.choices)
+
+    const again = await parts(config)
+    expect(again.filter(([name, done]) => !done && !name.includes('lr 1e+30')).map(([name]) => name)).toEqual(['kNN and linear probe of the features'])
+    await expect(experiment({ ...config, lrs: [1e-3, 2e-3] })).rejects.toThrow(/other settings of lrs/)
+    await expect(experiment({ ...config, heldOut: 0.1 })).rejects.toThrow(/other settings of heldOut/)
+  }, 120_000)
+
   it('refuses what cannot be, before anything is done', async () => {
     const cases: readonly [Partial<ExperimentConfigInput>, RegExp][] = [
       [{ finetuneEpochs: [1] }, /as many finetuneEpochs as labels \(2\), received 1/],
@@ -116,7 +152,10 @@ describe('experiment', () => {
       [{ images: await stripes(12) }, /another folder than --train, or one with IDX, CIFAR or Parquet files of two splits/],
       [{ finetune: { mixup: -1 } }, /a number of at least 0 for finetune.mixup, received -1/],
       [{ pretrain: { epochs: 3 } }, /There is no setting epochs/],
-      [{ test: 'nowhere' }, /a folder that exists/]
+      [{ test: 'nowhere' }, /a folder that exists/],
+      [{ lrs: [1e-3] }, /lrs/],
+      [{ lrs: [1e-3, 2e-3], scratch: { lr: 1e-3 } }, /either lrs, to choose a learning rate, or one in the sections finetune and scratch, received both/],
+      [{ lrs: [1e-3, 2e-3], heldOut: 0.001 }, /more labelled images, to choose a learning rate \(lrs\) by 0.1 % of them, for .*, received '48 images'/]
     ]
     for (const [changes, message] of cases) {
       await expect(experiment(settings(changes))).rejects.toThrow(message)
@@ -128,7 +167,7 @@ describe('experiment', () => {
     const config = settings({ labels: ['100%'], finetuneEpochs: [1], seeds: 1, totalSeeds: 0 })
     await experiment(config)
     await expect(experiment({ ...config, pretrainEpochs: 3 })).rejects.toThrow(/other settings of pretrainEpochs \(there: 2, given: 3\)/)
-    await expect(experiment({ ...config, finetuneEpochs: [2] })).rejects.toThrow(/was finetuned for 1 epochs, not 2: remove it/)
+    await expect(experiment({ ...config, finetuneEpochs: [2] })).rejects.toThrow(/was finetuned with epochs 1, not 2: remove it/)
   }, 60_000)
 })
 
