@@ -52,7 +52,9 @@ export function addFlags(command: Command, schema: Schema, omit: readonly string
     const shown = Array.isArray(fallback) ? fallback.join(',') : String(fallback)
     const help = `${field.description ?? ''}${fallback === undefined || type === 'boolean' ? '' : ` (default: ${shown})`}`
     if (type === 'boolean') {
-      command.addOption(fallback === true ? new Option(`--no-${kebab(name)}`, `no ${help}`) : new Option(`--${kebab(name)}`, help))
+      const [on, off] = [new Option(`--${kebab(name)}`, help), new Option(`--no-${kebab(name)}`, `no ${help}`)]
+      // Both: a flag goes before a config file, and the commands of a report may name what is the default. Shown is what changes it.
+      command.addOption(fallback === true ? on.hideHelp() : on).addOption(fallback === true ? off : off.hideHelp())
       continue
     }
     const path = field.description?.startsWith('folder') ? 'folder' : 'file'
