@@ -155,12 +155,13 @@ class FinetuneRun implements TrainingTask {
     if (top) await loadCheckpoint(top.path, this.step)
   }
 
-  /** Of a run that was done before what it found then: the test images are asked once. */
+  /** Of a run that was done before what it found then, if on these images: the test images are asked once. */
   async #finalResults(): Promise<Results> {
     const { config, data, folder } = this
     const before = await readResults(folder.path)
-    if (before?.settings['steps'] === this.#loop!.step) return before
     const evaluation = (data.test ?? data.validation)!
+    const { path, split } = evaluation
+    if (before?.settings['steps'] === this.#loop!.step && before.measuredOn.path === path && before.measuredOn.split === split) return before
     const scores = await this.#loop!.withBestWeights(() => this.#measureOn(evaluation))
     const elsewhere = ['from', 'train', 'test', 'out', 'resume', 'override']
     const settings = Object.fromEntries(Object.entries(config).filter(([name]) => !elsewhere.includes(name)))

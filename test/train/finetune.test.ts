@@ -176,6 +176,16 @@ describe('a finetuning that was interrupted and resumed equals one that was not,
     expect((await finetune({ ...config, resume: true })).results!.seconds).toBe(-1)
   })
 
+  it('and asked for other test images, measures on them', async () => {
+    const config = settings()
+    const first = await finetune(config)
+    const others = await stripes(21, { seed: 5 })
+    const { results } = await finetune({ ...config, test: others, resume: true })
+    expect(results!.measuredOn).toEqual({ path: others, split: 'test', images: 21 })
+    expect(JSON.parse(await readFile(join(config.out, 'results.json'), 'utf8'))).toEqual(results)
+    expect(first.results!.measuredOn.path).toBe(test)
+  })
+
   it('refuses other settings and other images', async () => {
     const config = settings()
     await interruptedAt(2, config)
