@@ -1,5 +1,6 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { z } from 'zod'
 
 import { InputError } from '../errors.js'
 import { writeFileAtomic } from '../io/index.js'
@@ -79,15 +80,40 @@ export async function writeResults(folder: string, results: Results): Promise<st
   }
 }
 
-/** What was written into a folder before, if anything was. */
+const source = z.object({ path: z.string(), images: z.number() })
+
+const scoreSchema = z.object({
+  images: z.number(),
+  accuracy: z.number(),
+  interval: z.tuple([z.number(), z.number()]),
+  top5: z.number().nullable(),
+  classes: z.array(z.string()),
+  confusion: z.array(z.array(z.number()))
+})
+
+const resultsSchema = z.object({
+  command: z.enum(['knn', 'probe', 'finetune']),
+  subject: z.string(),
+  train: source,
+  measuredOn: source.extend({ split: z.enum(['validation', 'test']) }),
+  settings: z.record(z.string(), z.unknown()),
+  scores: z.record(z.string(), scoreSchema),
+  seconds: z.number(),
+  versions: z.object({ gmml: z.string(), libtorch: z.string() })
+})
+
+/** What was written into a folder before, if anything was. @throws InputError for a file that is not what was written. */
 export async function readResults(folder: string): Promise<Results | null> {
   const text = await readFile(fileOf(folder), 'utf8').catch(() => null)
   if (text === null) return null
+  let parsed: unknown
   try {
-    return JSON.parse(text) as Results
+    parsed = JSON.parse(text)
   } catch {
     throw new InputError(`'${fileOf(folder)}' is no JSON: remove it to measure again`)
   }
+  if (resultsSchema.safeParse(parsed).success) return parsed as Results
+  throw new InputError(`'${fileOf(folder)}' holds no results of a measurement: remove it to measure again`)
 }
 
 const percent = (part: number) => `${(100 * part).toFixed(2)} %`

@@ -31,11 +31,21 @@ const changeable: readonly (keyof ExperimentConfig)[] = [
   'out', 'images', 'test', 'device', 'workers', 'threads', 'seeds', 'totalSeeds', 'labels', 'finetuneEpochs'
 ]
 
+/** Settings of an experiment that was begun. @throws InputError if they are not what was written. */
+async function readSettings(path: string): Promise<ExperimentConfig> {
+  try {
+    // A setting that is newer than the folder has its default there.
+    return parseExperimentConfig(JSON.parse(await readFile(path, 'utf8')))
+  } catch (error) {
+    const what = `'${path}' does not hold the settings of an experiment`
+    throw new InputError(`${what}, so nobody can say what was done here. Choose another folder, or mend it: ${(error as Error).message}`, { cause: error })
+  }
+}
+
 /** @throws SettingsError if what is there was made with other settings. */
 async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
   if (!existsSync(path)) return
-  // A setting that is newer than the folder has its default there.
-  const before = parseExperimentConfig(JSON.parse(await readFile(path, 'utf8')))
+  const before = await readSettings(path)
   const names = Object.keys(config) as (keyof ExperimentConfig)[]
   const changed = names.filter((name) => !changeable.includes(name) && JSON.stringify(config[name]) !== JSON.stringify(before[name]))
   if (changed.length === 0) return

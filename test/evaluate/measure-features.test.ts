@@ -1,4 +1,4 @@
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
@@ -146,6 +146,15 @@ describe('what is measured', () => {
     expect(results).toMatchObject({ command: 'knn', subject: 'random', settings: { k: 5, temperature: 0.07 }, measuredOn: { split: 'test', images: 30 } })
     const sums = results.scores['mean']!.confusion.map((row) => row.reduce((sum, count) => sum + count, 0))
     expect(sums).toEqual([10, 10, 10])
+
+    const path = join(folder, 'results.json')
+    const rest = { ...results, scores: undefined }
+    for (const content of ['', '{', 'null', '[]', '{}', '"x"', JSON.stringify(rest), JSON.stringify({ ...rest, scores: { mean: {} } })]) {
+      await writeFile(path, content)
+      await expect(readResults(folder), content).rejects.toThrow(/results.json' (is no JSON|holds no results of a measurement): remove it to measure again/)
+    }
+    await rm(path)
+    expect(await readResults(folder)).toBeNull()
   })
 })
 

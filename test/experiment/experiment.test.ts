@@ -1,4 +1,4 @@
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { beforeEach, describe, expect, it } from 'vitest'
@@ -168,6 +168,21 @@ describe('experiment', () => {
     await experiment(config)
     await expect(experiment({ ...config, pretrainEpochs: 3 })).rejects.toThrow(/other settings of pretrainEpochs \(there: 2, given: 3\)/)
     await expect(experiment({ ...config, finetuneEpochs: [2] })).rejects.toThrow(/was finetuned with epochs 1, not 2: remove it/)
+  }, 60_000)
+
+  it('refuses files that are damaged, by name', async () => {
+    const config = settings({ labels: ['100%'], finetuneEpochs: [1], seeds: 1, totalSeeds: 0 })
+    await experiment(config)
+    for (const path of [join(out, 'knn/random/results.json'), join(out, 'finetune/scratch-100-percent-seed-0/results.json')]) {
+      const whole = await readFile(path)
+      await writeFile(path, '{}')
+      await expect(experiment(config)).rejects.toThrow(`'${path}' holds no results of a measurement: remove it to measure again`)
+      await writeFile(path, whole)
+    }
+    for (const content of ['', '{"images": "a"', '{}', 'null', '[]']) {
+      await writeFile(join(out, 'experiment.json'), content)
+      await expect(experiment(config), content).rejects.toThrow(/experiment.json' does not hold the settings of an experiment, .* or mend it: /)
+    }
   }, 60_000)
 })
 
