@@ -1,5 +1,6 @@
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 
 import { holdOut, openImages, selectImages, type ImageSource, type OpenOptions } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
@@ -98,15 +99,32 @@ export async function openTraining(path: string, options: Omit<OpenOptions, 'spl
 /** Whether the images are parts of files that hold many. */
 const hasSplits = (source: ImageSource): boolean => source.kind === 'memory' || source.blocks !== null
 
-/** The files that images are parts of. */
-const filesOf = (source: ImageSource): Set<string> =>
-  new Set(Array.from({ length: source.length }, (_, index) => source.name(index).replace(/#\d+$/, '')))
+/** The file that an image is, or is part of. */
+function fileOf(source: ImageSource, index: number): string {
+  const content = source.kind === 'encoded' && source.blocks === null ? source.content(index) : null
+  return content && 'path' in content ? content.path : join(source.path, source.name(index).replace(/#\d+$/, ''))
+}
+
+/** The files of all images; links to folders are followed. */
+function filesOf(source: ImageSource): Set<string> {
+  const folders = new Map<string, string>()
+  const follow = (folder: string) => (existsSync(folder) ? realpathSync(folder) : resolve(folder))
+  const files = new Set<string>()
+  for (let index = 0; index < source.length; index++) {
+    const path = fileOf(source, index)
+    const folder = dirname(path)
+    if (!folders.has(folder)) folders.set(folder, follow(folder))
+    files.add(join(folders.get(folder)!, basename(path)))
+  }
+  return files
+}
 
 /**
  * Opens test images. One folder for both can only mean its two splits.
  *
  * @param train - What is learned from.
- * @throws InputError for images without classes, classes or channels that the training images do not have, and the same images once more.
+ * @throws InputError for images without classes, classes or channels that the training images do not have, and for files that are among
+ *   the training images.
  */
 export async function openTest(train: LabelledImages, path: string, options: Omit<OpenOptions, 'split'> = {}): Promise<EvaluationSet> {
   // Shards may be named by a pattern or an address, which are no files.
@@ -115,9 +133,11 @@ export async function openTest(train: LabelledImages, path: string, options: Omi
   const other = () => expected('another folder than --train, or one with IDX, CIFAR or Parquet files of two splits,', '--test', path)
   if (same && !hasSplits(train)) throw other()
   const test = withClasses(await openImages(path, { ...options, split: same ? 'test' : undefined }), '--test')
+  const files = filesOf(train)
+  const common = [...filesOf(test)].find((file) => files.has(file))
   // A folder with files of neither split gives the same ones for both.
-  const files = same ? filesOf(train) : new Set()
-  if ([...filesOf(test)].some((file) => files.has(file))) throw other()
+  if (common !== undefined && same) throw other()
+  if (common !== undefined) throw expected('images that are not among those of --train', '--test', common)
   if (test.channels !== train.channels) {
     throw new InputError(`'${test.path}' has images of ${test.channels} channels, the training images have ${train.channels}`)
   }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { describe, expect, it } from 'vitest'
@@ -88,7 +88,13 @@ describe('measureKnn', () => {
       [onlyTrain, onlyTrain, /IDX files of the split 'test'/],
       [train, join(train, 'nowhere'), /a folder that exists/]
     ]
-    for (const [trainFolder, test, message] of cases) {
+    // Some of the same files again: in a list, and behind a link.
+    const [file] = await readdir(join(photos, 'red'))
+    const listed = join(await folderWith({ 'test.csv': `path,label\n${join(photos, 'red', file!)},red\n` }), 'test.csv')
+    const linked = await folderWith()
+    await symlink(join(photos, 'red'), join(linked, 'red'))
+    const among = /images that are not among those of --train for --test, received '.*red.*'/
+    for (const [trainFolder, test, message] of [...cases, [photos, listed, among], [photos, linked, among]] as const) {
       await expect(measureKnn({ subject: 'pixels', train: trainFolder, test })).rejects.toThrow(message)
     }
     const test = await stripes(6, { seed: 1 })
