@@ -6,6 +6,7 @@ import { chooseLabelled, parseLabelBudget } from '../data/index.js'
 import { InputError, SettingsError } from '../errors.js'
 import { measureKnn, measureProbe, openTest, openTraining, readResults, type ReadingOptions, type Results } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
+import { setNumThreads } from '../torch/index.js'
 import { finetune, pretrain, pretrainSchema, RunFolder, type FinetuneConfigInput, type PretrainHooks } from '../train/index.js'
 import { chooseLearningRate, chosenLr, planTrials, requireHeldOut, trialSettings, type Choice } from './choice.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
@@ -131,6 +132,8 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
   const settingsFile = join(config.out, 'experiment.json')
   await requireSameExperiment(config, settingsFile)
   const sizes = await measureSizes(config)
+  // Also for what follows a pretraining that was done before.
+  if (config.threads) setNumThreads(config.threads)
   const trials = config.lrs ? planTrials(config) : []
   const pretrainings = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   await mkdir(config.out, { recursive: true })

@@ -98,6 +98,16 @@ describe('experiment', () => {
     expect(resumed.found.finished.map(({ score }) => score)).toEqual(whole.found.finished.map(({ score }) => score))
   }, 120_000)
 
+  it('computes on as many threads as it is told to, also when it goes on', async () => {
+    const config = settings({ labels: ['100%'], finetuneEpochs: [1], seeds: 1, totalSeeds: 0 })
+    await experiment(config)
+    await rm(join(out, 'probe'), { recursive: true })
+    torch.setNumThreads(2)
+    const threads: number[] = []
+    await experiment(config, { onPart: () => void threads.push(torch.getNumThreads()) })
+    expect(new Set(threads)).toEqual(new Set([1]))
+  }, 60_000)
+
   it('takes a pretraining that is there, and reports its budget', async () => {
     const run = join(out, '../photos')
     await pretrain({ images, out: run, model: 'vit_micro', patchSize: 4, batchSize: 16, epochs: 1, amp: 'off', threads: 1, device: 'cpu' })
