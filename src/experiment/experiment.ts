@@ -11,6 +11,7 @@ import { finetune, pretrain, pretrainSchema, RunFolder, type FinetuneConfigInput
 import { chooseLearningRate, chosenLr, planTrials, requireHeldOut, trialSettings, type Choice } from './choice.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
 import { finetuneSettings, planCells, pretrainFolder, pretrainSettings, type Cell, type Sizes } from './plan.js'
+import { requireFinished } from './pretrained.js'
 import { writeReport, type Found } from './report.js'
 import type { Finished } from './summary.js'
 
@@ -74,15 +75,9 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
   const perClass = Math.min(...countBy(train.labels).values())
   // Each class gives the same number whatever the seed.
   const labelled = new Map(labels.map((budget) => [budget, chooseLabelled(train.labels, parseLabelBudget(budget), 0).length]))
-  let pretrainEpochs = config.pretrainEpochs
-  let images = train.length
-  if (config.pretrained !== undefined) {
-    const run = await new RunFolder(config.pretrained).readConfig()
-    pretrainEpochs = Number(run['epochs'])
-    images = Number(run['imageCount'])
-  }
+  const done = config.pretrained === undefined ? null : await requireFinished(config.pretrained, config, train)
   // A slip in the settings of the last finetuning is one now, too.
-  const sizes = { pretrain: images, pretrainEpochs, perClass, labelled }
+  const sizes = { pretrain: done?.images ?? train.length, pretrainEpochs: done?.epochs ?? config.pretrainEpochs, perClass, labelled }
   if (lrs) requireHeldOut(config, sizes, train.labels)
   if (seeds < config.totalSeeds) throw new SettingsError(`Expected at most seeds (${seeds}) for totalSeeds, received ${config.totalSeeds}`)
   return sizes

@@ -116,6 +116,20 @@ describe('experiment', () => {
       'kNN and linear probe of the features', 'pretrained, 4/class of the labels, 1 epochs, seed 0', 'scratch, 4/class of the labels, 1 epochs, seed 0',
       'scratch-total, 4/class of the labels, 9 epochs, seed 0'
     ])
+
+    // Another network would be compared with another network; what was finetuned has seen labels; what is unfinished was not trained for its epochs.
+    const other = { ...config, out: `${out}-other` }
+    const refused = (changes: Partial<ExperimentConfigInput>) => expect(experiment({ ...other, ...changes })).rejects
+    await refused({ model: 'vit_tiny' }).toThrow(
+      `Expected the encoder of '${run}' (vit_micro, images of 8 x 8, patches of 4) for model, imageSize and patchSize, received 'vit_tiny, images of 8 x 8, patches of 4'`
+    )
+    await refused({ patchSize: 2 }).toThrow(/received 'vit_micro, images of 8 x 8, patches of 2'/)
+    const finetuned = join(out, 'finetune/pretrained-4-per-class-seed-0')
+    await refused({ pretrained: finetuned }).toThrow(`the folder of a pretraining run for pretrained, received '${finetuned.slice(0, 20)}`)
+    const controller = new AbortController()
+    await pretrain({ images, out: run, epochs: 3, resume: true, logEvery: 1 }, { signal: controller.signal, onStep: () => void controller.abort() })
+    await refused({}).toThrow(/a pretraining whose 3 epochs are done for pretrained, received/)
+    await expect(readdir(other.out)).rejects.toThrow(/ENOENT/)
   }, 60_000)
 
   it('chooses learning rates by images held out of the training images', async () => {
