@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -28,7 +28,7 @@ export interface ExperimentResult {
   readonly found: Found
 }
 
-// What may differ when an experiment goes on: what is done stays right.
+// What may differ when an experiment goes on: what is done stays right. Images may have moved.
 const changeable: readonly (keyof ExperimentConfig)[] = [
   'out', 'images', 'test', 'device', 'workers', 'threads', 'seeds', 'totalSeeds', 'labels', 'finetuneEpochs'
 ]
@@ -44,12 +44,20 @@ async function readSettings(path: string): Promise<ExperimentConfig> {
   }
 }
 
+/** Whether these are other images: those that have moved are not where they were any more. */
+function isElsewhere(before: string | undefined, now: string | undefined): boolean {
+  if (before === now) return false
+  if (before === undefined || now === undefined) return true
+  return existsSync(before) && !(existsSync(now) && realpathSync(now) === realpathSync(before))
+}
+
 /** @throws SettingsError if what is there was made with other settings. */
 async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
   if (!existsSync(path)) return
   const before = await readSettings(path)
   const names = Object.keys(config) as (keyof ExperimentConfig)[]
   const changed = names.filter((name) => !changeable.includes(name) && JSON.stringify(config[name]) !== JSON.stringify(before[name]))
+  for (const name of ['images', 'test'] as const) if (isElsewhere(before[name], config[name])) changed.push(name)
   if (changed.length === 0) return
   const list = changed.map((name) => `${name} (there: ${JSON.stringify(before[name])}, given: ${JSON.stringify(config[name])})`).join(', ')
   throw new SettingsError(`'${config.out}' holds an experiment with other settings of ${list}. Choose another folder, or the same settings`)

@@ -1,4 +1,4 @@
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { beforeEach, describe, expect, it } from 'vitest'
@@ -192,6 +192,16 @@ describe('experiment', () => {
     await experiment(config)
     await expect(experiment({ ...config, pretrainEpochs: 3 })).rejects.toThrow(/other settings of pretrainEpochs \(there: 2, given: 3\)/)
     await expect(experiment({ ...config, finetuneEpochs: [2] })).rejects.toThrow(/was finetuned with epochs 1, not 2: remove it/)
+    // What is reported of other images would be what was found on these.
+    const others = await folderWith({ ...stripeFiles(48, 3, 'train-'), ...stripeFiles(18, 4, 't10k-') })
+    const before = await readFile(join(out, 'report.md'), 'utf8')
+    await expect(experiment({ ...config, images: others })).rejects.toThrow(/other settings of images \(there: ".*", given: ".*"\)/)
+    await expect(experiment({ ...config, test: await stripes(18) })).rejects.toThrow(/other settings of test \(there: undefined, given: ".*"\)/)
+    expect(await readFile(join(out, 'report.md'), 'utf8')).toBe(before)
+    await symlink(images, join(others, 'link'))
+    expect((await experiment({ ...config, images: join(others, 'link') })).status).toBe('done')
+    await rename(images, join(others, 'moved'))
+    expect((await experiment({ ...config, images: join(others, 'moved') })).status).toBe('done')
   }, 60_000)
 
   it('refuses files that are damaged, by name', async () => {
