@@ -185,10 +185,20 @@ export function resumeSettings<Schema extends z.ZodObject>(
   return parseSettings(kind.schema, { ...before, ...given })
 }
 
+/** The settings that there are in a section of a schema. */
+function namesIn(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let inner = schema
+  while (inner instanceof z.ZodDefault || inner instanceof z.ZodOptional) inner = inner.unwrap() as z.ZodType
+  if (!(inner instanceof z.ZodObject)) return []
+  const [section, ...rest] = path
+  return section === undefined ? Object.keys(inner.shape) : namesIn((inner.shape as Record<PropertyKey, z.ZodType>)[section]!, rest)
+}
+
 // zod's findings in the words of all our errors.
 function describeIssue(schema: z.ZodObject, issue: z.core.$ZodIssue, input: unknown): string {
   if (issue.code === 'unrecognized_keys') {
-    return `There is no setting ${issue.keys.join(', ')}; there are ${Object.keys(schema.shape).join(', ')}`
+    const names = issue.keys.map((key) => [...issue.path, key].join('.'))
+    return `There is no setting ${names.join(', ')}; there are ${namesIn(schema, issue.path).join(', ')}`
   }
   const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input)
   const wanted = () => {
