@@ -133,7 +133,7 @@ export const loopFields = {
   resume: z.boolean().default(false).describe('go on from the newest checkpoint of the run')
 }
 
-/** What may differ between any training and its continuation without changing what is computed (epochs: the schedules are stretched). */
+/** What may differ between any training and its continuation without changing what is computed (epochs: may grow; the schedules are stretched). */
 export const changeableInAll = [
   'out', 'epochs', 'device', 'workers', 'maxBroken', 'dataTimeout', 'threads', 'tensorboard', 'profile', 'logEvery', 'gradCheckpointing', 'graph',
   'checkpointEvery', 'checkpointSteps', 'checkpointMinutes', 'keepLast', 'keepEvery', 'keepBest', 'maxSkipped', 'override', 'resume'
@@ -175,7 +175,9 @@ export function resumeSettings<Schema extends z.ZodObject>(
     throw new SettingsError(`A run cannot go on with other settings of ${list(impossible)}. Leave them out, or start a new run`)
   }
   const allowed: readonly string[] = [...changeableInAll, ...(kind.changeable as string[])]
-  const refused = given['override'] ? [] : changed.filter((name) => !allowed.includes(name))
+  // The schedules can be stretched; what was trained already cannot be taken back.
+  const fewer = (name: string) => name === 'epochs' && Number(given[name]) < Number(before[name])
+  const refused = given['override'] ? [] : changed.filter((name) => !allowed.includes(name) || fewer(name))
   if (refused.length) {
     throw new SettingsError(
       `The run cannot go on with other settings: ${list(refused)}. They would change the result: leave them out, start a new run, ` +

@@ -117,6 +117,8 @@ describe('resumeConfig', () => {
     for (const [name, value] of Object.entries(views)) {
       expect(() => resumeConfig(file, { ...given, [name]: value }), name).toThrow(`other settings: ${name} (the run has`)
     }
+    expect(() => resumeConfig(file, { ...given, epochs: 6 })).toThrow(/other settings: epochs \(the run has 7, given is 6\)/)
+    expect(resumeConfig(file, { ...given, epochs: 6, override: true })).toMatchObject({ epochs: 6 })
     const impossible = () => resumeConfig(file, { ...changes, limit: 5, override: true })
     expect(impossible).toThrow(/cannot go on with other settings of limit \(the run has none, given is 5\)/)
     expect(impossible).toThrow(SettingsError)
