@@ -8,7 +8,7 @@ export class InputError extends TypeError {
 /** Settings that are illegal in themselves, whatever the images: wrong usage of a command. */
 export class SettingsError extends InputError {}
 
-/** A training whose loss or gradients were not finite for so many steps in a row that it was stopped. */
+/** A training whose loss or gradients were not finite for so many steps in a row that it was stopped, or a network that gives no numbers. */
 export class DivergedError extends InputError {}
 
 /** How a received value is shown in an error message: short, and with its type where that is not obvious. */

@@ -1,4 +1,4 @@
-import { expected, InputError } from '../errors.js'
+import { DivergedError, expected } from '../errors.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 
 /** How good a classifier is on some images. */
@@ -42,7 +42,7 @@ const TOP = 5
  * @param scores - [M, C], the higher the likelier. Of equal ones the class of the lower number counts as the higher.
  * @param labels - Class of each row.
  * @param classes - Names of the C classes.
- * @throws InputError for shapes or labels that do not go together, no rows, and scores that are NaN.
+ * @throws InputError for shapes or labels that do not go together, and no rows; DivergedError for scores that are NaN.
  */
 export function scoreOf(scores: Tensor, labels: ArrayLike<number>, classes: readonly string[]): Score {
   const [rows, columns] = scores.shape
@@ -54,7 +54,7 @@ export function scoreOf(scores: Tensor, labels: ArrayLike<number>, classes: read
   return noGrad(() =>
     scope(() => {
       const precise = scores.to('float32').cpu()
-      if (precise.isnan().any().item()) throw new InputError('The scores are not numbers (NaN): the network that made them has diverged')
+      if (precise.isnan().any().item()) throw new DivergedError('The scores are not numbers (NaN): the network that made them has diverged')
       // A stable order: equal scores, as of classes without a vote, must not depend on the machine.
       const [, order] = precise.sort({ stable: true, dim: 1, descending: true })
       const top = Math.min(TOP, columns)

@@ -168,6 +168,11 @@ describe('experiment', () => {
     await expect(experiment({ ...config, heldOut: 0.1 })).rejects.toThrow(/other settings of heldOut/)
   }, 120_000)
 
+  it('leaves out a learning rate with which a network gives no numbers, also after fewer steps than stop a training', async () => {
+    const { found } = await experiment(settings({ labels: ['25%'], finetuneEpochs: [2], seeds: 1, totalSeeds: 0, lrs: [1e-3, 1e30], heldOut: 0.25 }))
+    for (const { accuracies, lr } of found.choices) expect([accuracies[1]!.accuracy, lr]).toEqual([null, 1e-3])
+  }, 60_000)
+
   it('refuses what cannot be, before anything is done', async () => {
     const cases: readonly [Partial<ExperimentConfigInput>, RegExp][] = [
       [{ finetuneEpochs: [1] }, /as many finetuneEpochs as labels \(2\), received 1/],
