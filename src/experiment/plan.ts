@@ -38,6 +38,9 @@ export interface Sizes {
 
 const PRETRAIN_VIEWS = 2
 
+/** What is not good for a network without pretraining, whatever else is set for it: lower blocks that hardly move. */
+const FROM_SCRATCH = { layerDecay: 1 } as const
+
 /** A label budget in the name of a folder. */
 export const nameOf = (labels: string) => labels.replace('%', '-percent').replace('/', '-per-')
 
@@ -86,6 +89,6 @@ export function finetuneSettings(config: ExperimentConfig, { arm, labels, seed, 
       : { from: 'random', model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }) }
   return {
     ...start, train, test: test ?? train, out, labels, seed, epochs, ...(limit && { limit }), ...(threads && { threads }), device, workers,
-    ...finetune, ...(arm === 'pretrained' ? {} : scratch), ...(lr !== null && { lr })
+    ...finetune, ...(arm === 'pretrained' ? {} : { ...FROM_SCRATCH, ...scratch }), ...(lr !== null && { lr })
   }
 }

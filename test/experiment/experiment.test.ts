@@ -8,6 +8,7 @@ import { readResults } from '../../src/evaluate/index.js'
 import { experiment, type ExperimentConfigInput } from '../../src/experiment/index.js'
 import { parseExperimentConfig } from '../../src/experiment/config.js'
 import { commandLine } from '../../src/experiment/command.js'
+import { finetuneSettings, planCells } from '../../src/experiment/plan.js'
 import * as torch from '../../src/torch/index.js'
 import { finetune, pretrain } from '../../src/train/index.js'
 import { folderWith } from '../data/support.js'
@@ -224,6 +225,20 @@ describe('experiment', () => {
       await expect(experiment(config), content).rejects.toThrow(/experiment.json' does not hold the settings of an experiment, .* or mend it: /)
     }
   }, 60_000)
+})
+
+describe('finetuneSettings', () => {
+  const sizes = { pretrain: 48, pretrainEpochs: 2, perClass: 16, labelled: new Map([['25%', 12], ['100%', 48]]) }
+  const decayOf = (changes: Partial<ExperimentConfigInput>) => {
+    const config = parseExperimentConfig(settings(changes))
+    return planCells(config, sizes).slice(0, 2).map((cell) => finetuneSettings(config, cell).layerDecay)
+  }
+
+  it('lets all layers of a network without pretraining learn alike, unless told otherwise', () => {
+    expect(decayOf({})).toEqual([undefined, 1])
+    expect(decayOf({ scratch: { lr: 2e-3 }, finetune: { layerDecay: 0.9 } })).toEqual([0.9, 1])
+    expect(decayOf({ scratch: { layerDecay: 0.8 } })).toEqual([undefined, 0.8])
+  })
 })
 
 describe('commandLine', () => {
