@@ -4,13 +4,13 @@ import { join } from 'node:path'
 
 import { chooseLabelled, parseLabelBudget } from '../data/index.js'
 import { InputError, SettingsError } from '../errors.js'
-import { measureKnn, measureProbe, openTest, openTraining, readResults, type ReadingOptions, type Results } from '../evaluate/index.js'
+import { measureKnn, measureProbe, openTest, openTraining, readResults, type Results } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
 import { setNumThreads } from '../torch/index.js'
-import { finetune, pretrain, pretrainSchema, RunFolder, type FinetuneConfigInput, type PretrainHooks } from '../train/index.js'
+import { finetune, pretrain, RunFolder, type FinetuneConfigInput, type PretrainHooks } from '../train/index.js'
 import { chooseLearningRate, chosenLr, planTrials, requireHeldOut, trialSettings, type Choice } from './choice.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
-import { finetuneSettings, planCells, pretrainFolder, pretrainSettings, type Cell, type Sizes } from './plan.js'
+import { finetuneSettings, planCells, planFeatures, pretrainSettings, type Cell, type FeatureMeasurement, type Sizes } from './plan.js'
 import { requireFinished } from './pretrained.js'
 import { writeReport, type Found } from './report.js'
 import type { Finished } from './summary.js'
@@ -91,21 +91,15 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
   return sizes
 }
 
-/** Features of the pretrained and of a random encoder, without finetuning. */
-async function measureFeatures(config: ExperimentConfig, { onBroken, onNotice }: ExperimentHooks): Promise<Results[]> {
-  const { images: train, test = train, model, imageSize, patchSize, limit, device, workers } = config
-  const random = { model, imageSize, patchSize }
-  const { maxBroken, dataTimeout } = pretrainSchema.shape
-  const reading: ReadingOptions = {
-    maxBroken: maxBroken.parse(config.pretrain['maxBroken']), dataTimeout: dataTimeout.parse(config.pretrain['dataTimeout']),
-    ...(onBroken && { onBroken }), ...(onNotice && { onNotice })
-  }
+/** What is not there yet of the features. Null if it was interrupted. */
+async function measureFeatures(
+  planned: readonly FeatureMeasurement[], before: readonly (Results | null)[], { onBroken, onNotice, signal }: ExperimentHooks
+): Promise<Results[] | null> {
   const found: Results[] = []
-  for (const subject of [pretrainFolder(config, 0), 'random']) {
-    for (const [name, measure] of [['knn', measureKnn], ['probe', measureProbe]] as const) {
-      const out = join(config.out, name, subject === 'random' ? 'random' : 'pretrained')
-      found.push((await readResults(out)) ?? (await measure({ subject, train, test, limit, device, workers, out, ...random, ...reading })))
-    }
+  for (const [i, { command, settings }] of planned.entries()) {
+    if (signal?.aborted) return null
+    const request = { ...settings, ...(onBroken && { onBroken }), ...(onNotice && { onNotice }) }
+    found.push(before[i] ?? (await (command === 'knn' ? measureKnn : measureProbe)(request)))
   }
   return found
 }
@@ -164,8 +158,12 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
     const { status } = await pretrain({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)
     if (status === 'interrupted') return interrupted()
   }
-  tell('kNN and linear probe of the features', false)
-  found.features.push(...(await measureFeatures(config, hooks)))
+  const planned = planFeatures(config)
+  const measured = await Promise.all(planned.map(({ settings }) => readResults(settings.out)))
+  tell('kNN and linear probe of the features', !measured.includes(null))
+  const features = await measureFeatures(planned, measured, hooks)
+  if (!features) return interrupted()
+  found.features.push(...features)
   report = await writeReport(config, sizes, found)
   for (const group of trials) {
     const choice = await chooseLearningRate(group, (trial) => finish(trial, trialSettings(config, sizes, trial), `lr ${trial.lr} by held-out images`))

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 
+import type { KnnRequest, ProbeRequest } from '../evaluate/index.js'
 import type { FinetuneConfigInput, PretrainConfigInput } from '../train/index.js'
 import type { ExperimentConfig } from './config.js'
 
@@ -55,6 +56,30 @@ export function pretrainSettings(config: ExperimentConfig, seed: number): Pretra
     ...(limit && { limit }), ...(threads && { threads }), device, workers, ...config.pretrain,
     seed: seed % config.pretrainings
   }
+}
+
+/** A measurement of features, without finetuning. */
+export interface FeatureMeasurement {
+  readonly command: 'knn' | 'probe'
+  /** As the command has them. */
+  readonly settings: Omit<KnnRequest & ProbeRequest, 'out'> & { readonly out: string; readonly threads?: number }
+}
+
+/** kNN and linear probe of the pretrained and of a random encoder. */
+export function planFeatures(config: ExperimentConfig): FeatureMeasurement[] {
+  const { images: train, test = train, model, imageSize, patchSize, limit, device, workers, threads, out } = config
+  const { maxBroken, dataTimeout } = config.pretrain as { readonly maxBroken?: number; readonly dataTimeout?: number }
+  const reading = { ...(maxBroken !== undefined && { maxBroken }), ...(dataTimeout !== undefined && { dataTimeout }) }
+  const random = { model, ...(imageSize && { imageSize }), ...(patchSize && { patchSize }) }
+  return [pretrainFolder(config, 0), 'random'].flatMap((subject) =>
+    (['knn', 'probe'] as const).map((command) => ({
+      command,
+      settings: {
+        subject, train, test, out: join(out, command, subject === 'random' ? 'random' : 'pretrained'), ...(subject === 'random' && random),
+        ...(limit && { limit }), ...(threads && { threads }), device, workers, ...reading
+      }
+    }))
+  )
 }
 
 /**

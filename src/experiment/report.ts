@@ -8,7 +8,7 @@ import { version } from '../version.js'
 import { planTrials, trialSettings, type Choice } from './choice.js'
 import { commandLine, type Setting } from './command.js'
 import type { ExperimentConfig } from './config.js'
-import { arms, finetuneSettings, pretrainSettings, type Arm, type Sizes } from './plan.js'
+import { arms, finetuneSettings, planFeatures, pretrainSettings, type Arm, type Sizes } from './plan.js'
 import { summarise, type Finished, type Row, type Spread } from './summary.js'
 
 /** What an experiment has found so far. */
@@ -57,10 +57,11 @@ function choiceTable(choices: readonly Choice[]): string {
 }
 
 /** The commands that do the same by hand. */
-function commandsOf(config: ExperimentConfig, sizes: Sizes, { choices, finished }: Found): string[] {
+function commandsOf(config: ExperimentConfig, sizes: Sizes, { features, choices, finished }: Found): string[] {
   const seeds = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   return [
     ...seeds.map((seed) => commandLine('pretrain', 'images', pretrainSettings(config, seed) as Settings)),
+    ...planFeatures(config).slice(0, features.length).map(({ command, settings }) => commandLine(command, 'subject', settings as unknown as Settings)),
     ...planTrials(config).slice(0, choices.length).flat().map((trial) =>
       commandLine('finetune', 'from', trialSettings(config, sizes, trial) as Settings)
     ),
