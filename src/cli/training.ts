@@ -62,6 +62,9 @@ export interface TrainingCommand<Settings> {
   readonly train: (settings: Settings, hooks: PretrainHooks) => Promise<{ status: string; steps: number; summary: () => string }>
 }
 
+/** Single quotes keep everything as it is in every shell of Unix, but for themselves. */
+const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
+
 /** Makes it a command of commander. */
 export function trainingCommand<Settings>(training: TrainingCommand<Settings>): Command {
   const { name, argument, schema, examples, several } = training
@@ -89,7 +92,7 @@ export function trainingCommand<Settings>(training: TrainingCommand<Settings>): 
       if (status === 'interrupted') {
         const setting = settings[argument]
         const first = setting === undefined ? [] : (several?.write(setting) ?? [String(setting)])
-        const again = ['gmml', name, ...first.map((word) => `'${word}'`), '--out', `'${settings.out}'`, '--resume'].join(' ')
+        const again = ['gmml', name, ...first.map(quote), '--out', quote(String(settings.out)), '--resume'].join(' ')
         display.print(`Stopped at step ${steps}. Go on with: ${again}`)
         // All is saved, and images that threads still decode are for nobody: Node would wait for them.
         exitAtOnce(INTERRUPTED)
