@@ -1,7 +1,8 @@
 import { readFileSync, rmSync } from 'node:fs'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { z } from 'zod'
 
 import { InputError } from '../errors.js'
@@ -38,6 +39,10 @@ function isAtWork({ pid, host, began }: Owner): boolean {
   return began === null || began === beginningOf(pid)
 }
 
+// Milliseconds in which a lock without content may get some, and those after which it is looked at again.
+const PATIENCE = 500
+const WAIT = 50
+
 // Of this process: a lock with its number that is not among them was left by an earlier one.
 const held = new Set<string>()
 
@@ -49,9 +54,11 @@ export class RunLock {
   static async take(folder: RunFolder): Promise<RunLock> {
     const path = resolve(join(folder.path, 'run.lock'))
     const owner: Owner = { pid: process.pid, host: hostname(), began: beginningOf(process.pid), since: new Date().toISOString() }
-    for (;;) {
+    await mkdir(folder.path, { recursive: true }).catch((error: Error) => {
+      throw cannotWrite(folder, error)
+    })
+    for (let waited = 0; ; waited += WAIT) {
       try {
-        await mkdir(folder.path, { recursive: true })
         await writeFile(path, JSON.stringify(owner), { flag: 'wx' })
         held.add(path)
         return new RunLock(path)
@@ -65,7 +72,32 @@ export class RunLock {
         const who = `process ${before.pid} on ${before.host}, since ${before.since}`
         throw new InputError(`'${folder.path}' is being written to by another training (${who}). Wait for it, stop it, or choose another folder`)
       }
-      await rm(path, { force: true })
+      // Another process may be about to write who it is.
+      if (!before && waited < PATIENCE) await setTimeout(WAIT)
+      else await RunLock.#removeDead(path, text)
+    }
+  }
+
+  /**
+   * Removes the lock that a dead process left behind, if it is still that one: whoever was faster may have taken the folder. Only one process
+   * looks and removes at a time, or one could remove what another has just taken.
+   */
+  static async #removeDead(path: string, text: string): Promise<void> {
+    const removing = `${path}.removing`
+    try {
+      await writeFile(removing, '', { flag: 'wx' })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+      // That of a process which died in these few microseconds must not hold anybody up.
+      const since = await stat(removing).then(({ mtimeMs }) => mtimeMs, () => Infinity)
+      if (Date.now() - since > 20 * PATIENCE) await rm(removing, { force: true })
+      await setTimeout(WAIT)
+      return
+    }
+    try {
+      if ((await readFile(path, 'utf8').catch(() => null)) === text) await rm(path, { force: true })
+    } finally {
+      await rm(removing, { force: true })
     }
   }
 

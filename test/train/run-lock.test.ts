@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -52,6 +52,48 @@ describe('RunLock', () => {
     const lock = await RunLock.take(run)
     expect(await owner(path)).toMatchObject({ pid: process.pid })
     lock.release()
+  })
+})
+
+it('is taken over also where a process died while it removed it', async () => {
+  const { run, path } = await newFolder()
+  ;(await RunLock.take(run)).release()
+  await writeFile(path, JSON.stringify({ pid: process.ppid, host: hostname(), began: '1', since: 'then' }))
+  await writeFile(`${path}.removing`, '')
+  await utimes(`${path}.removing`, 1, 1)
+  const lock = await RunLock.take(run)
+  expect(await readdir(run.path)).toEqual(['run.lock'])
+  lock.release()
+})
+
+describe('several processes', () => {
+  // Each says that it is ready, takes the lock at the moment that it is told, says how that went, and keeps it.
+  const script = `
+    const [lock, folder] = await Promise.all(['run-lock', 'run-folder'].map((name) => import('${new URL('../../dist/train/', import.meta.url).href}' + name + '.js')))
+    console.log('ready')
+    process.stdin.once('data', async (data) => {
+      const [path, time] = JSON.parse(data.toString())
+      while (Date.now() < time);
+      console.log(await lock.RunLock.take(new folder.RunFolder(path)).then(() => 'taken', ({ message }) => message))
+    })
+  `
+
+  it('that find the lock of a dead one at the same moment: one takes it', { timeout: 60_000 }, async () => {
+    for (let round = 0; round < 3; round++) {
+      const { run, path } = await newFolder()
+      ;(await RunLock.take(run)).release()
+      await writeFile(path, JSON.stringify({ pid: process.ppid, host: hostname(), began: '1', since: 'then' }))
+      const children = Array.from({ length: 4 }, () => spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', 'inherit'] }))
+      const said = async () => Promise.all(children.map(async ({ stdout }) => String((await once(stdout, 'data'))[0]).trim()))
+      expect(await said()).toEqual(Array<string>(4).fill('ready'))
+      const answers = said()
+      for (const { stdin } of children) stdin.write(JSON.stringify([run.path, Date.now() + 300]))
+      const taken = (await answers).filter((answer) => answer === 'taken')
+      for (const child of children) child.kill('SIGKILL')
+      expect(taken).toHaveLength(1)
+      expect(await readdir(run.path)).toEqual(['run.lock'])
+      expect((await answers).filter((answer) => answer.includes('is being written to by another training'))).toHaveLength(3)
+    }
   })
 })
 
