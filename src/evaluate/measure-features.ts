@@ -2,7 +2,7 @@ import { noGrad, type Tensor } from '../torch/index.js'
 import { knnScores, type KnnOptions, type Labelled } from './knn.js'
 import { openLabelled, type LabelledRequest } from './labelled.js'
 import { trainLinearProbe, type LinearProbeOptions } from './linear-probe.js'
-import { resultsOf, writeResults, type Results } from './results.js'
+import { prepareResults, resultsOf, writeResults, type Results } from './results.js'
 import { Subject, type SubjectRequest } from './subject.js'
 
 interface Request extends SubjectRequest, LabelledRequest {
@@ -28,6 +28,7 @@ async function measure(
   const subject = await Subject.open(request, train)
   const owned: { dispose(): void }[] = [subject]
   try {
+    if (request.out !== undefined) await prepareResults(request.out)
     const known = await subject.features(train)
     owned.push(...Object.values(known.features))
     const labels = known.indices.map((i) => train.labels[i]!)

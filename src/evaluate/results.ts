@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises'
+import { access, constants, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
@@ -53,6 +53,19 @@ export function resultsOf({ command, subject, train, evaluation, settings, start
 
 const fileOf = (folder: string) => join(folder, 'results.json')
 
+const cannotWrite = (folder: string, error: Error): InputError =>
+  new InputError(`Cannot write the results into '${folder}': ${error.message}`, { cause: error })
+
+/** Makes the folder that results are to be written into, before they are worked for. @throws InputError if that cannot be. */
+export async function prepareResults(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true })
+    await access(folder, constants.W_OK)
+  } catch (error) {
+    throw cannotWrite(folder, error as Error)
+  }
+}
+
 /**
  * Writes results.json and, for each score, the confusion matrix as a picture: `confusion.png`, of several `confusion-<name>.png`.
  *
@@ -76,7 +89,7 @@ export async function writeResults(folder: string, results: Results): Promise<st
     return pictures
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    throw new InputError(`Cannot write the results into '${folder}': ${(error as Error).message}`, { cause: error })
+    throw cannotWrite(folder, error as Error)
   }
 }
 

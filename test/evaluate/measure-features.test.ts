@@ -1,7 +1,7 @@
 import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 
 import { measureKnn, measureProbe, readResults, type KnnRequest } from '../../src/evaluate/index.js'
 import * as torch from '../../src/torch/index.js'
@@ -162,6 +162,19 @@ describe('what is measured', () => {
     await rm(path)
     expect(await readResults(folder)).toBeNull()
   })
+})
+
+it('says before it reads an image that results cannot be written', async () => {
+  const [train, folder] = [await colours(['red', 'green'], 6), await folderWith({ file: 'no folder' })]
+  await writeFile(join(train, 'red/broken.png'), 'no image')
+  const read = vi.fn()
+  const request = { subject: 'pixels', train, validation: 0.5, maxBroken: 1, onBroken: read } as const
+  for (const out of [join(folder, 'file'), join(folder, 'file/results')]) {
+    await expect(measureKnn({ ...request, out })).rejects.toThrow(`Cannot write the results into '${out}': `)
+  }
+  expect(read).not.toHaveBeenCalled()
+  await measureKnn({ ...request, out: join(folder, 'results') })
+  expect(read).toHaveBeenCalled()
 })
 
 describe('measureProbe', () => {
