@@ -161,6 +161,16 @@ function describedEncoder(path: string, metadata: Readonly<Record<string, string
   throw new InputError(`'${path}' was not written by gmml: its header does not describe an encoder`)
 }
 
+/**
+ * Compares the content of a file of ours with the checksum that was written with it; others have none.
+ *
+ * @throws DamagedCheckpointError if they do not fit.
+ */
+export async function requireWhole(path: string, tensors: StateDict, { sha256, ...described }: Readonly<Record<string, string>>): Promise<void> {
+  if (sha256 === undefined || !encoderIn(described) || sha256 === (await checksumOf(tensors, described))) return
+  throw new DamagedCheckpointError(`'${path}' is damaged: its content does not fit its checksum`)
+}
+
 // What a checkpoint holds, if it is whole.
 async function readCheckpoint(path: string) {
   const damaged = (reason: string, cause?: unknown) => new DamagedCheckpointError(`'${path}' is damaged: ${reason}`, { cause })
@@ -267,8 +277,10 @@ export function buildEncoder(description: EncoderDescription, options: { readonl
 async function withWeights<T>(
   path: string, use: (tensors: StateDict, encoder: EncoderDescription, metadata: Readonly<Record<string, string>>) => T
 ): Promise<T> {
-  const { tensors, metadata } = await loadSafetensors(path, { names: (name) => !name.startsWith(OPTIMIZER) })
+  // Mapped: the optimizer's state is needed for the checksum alone.
+  const { tensors, metadata } = await loadSafetensors(path, { map: true })
   try {
+    await requireWhole(path, tensors, metadata)
     return use(tensors, describedEncoder(path, metadata), metadata)
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose()

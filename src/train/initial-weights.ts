@@ -6,7 +6,7 @@ import { loadSafetensors, loadTorch } from '../io/index.js'
 import type { StateDict } from '../nn/index.js'
 import { isTensor, type Tensor } from '../torch/index.js'
 import { loadTimm, type VisionTransformer } from '../vision/index.js'
-import { EMA, encoderIn, MODEL, newestWeights, withoutPrefix, type EncoderDescription } from './checkpoint.js'
+import { EMA, encoderIn, MODEL, newestWeights, requireWhole, withoutPrefix, type EncoderDescription } from './checkpoint.js'
 import { RunFolder } from './run-folder.js'
 
 /** Weights that a run starts from. */
@@ -72,6 +72,7 @@ export async function readInitialWeights(init: string, name = 'init'): Promise<I
     for (const tensor of all) tensor.dispose()
   }
   try {
+    if (file) await requireWhole(path, file.tensors, file.metadata)
     const found = weightsOf(path, content)
     const ours = withoutPrefix(MODEL, found)
     const means = withoutPrefix(EMA, found)

@@ -12,6 +12,7 @@ import {
   type TrainingState
 } from '../../src/train/checkpoint.js'
 import { buildEncoder, loadEncoder, loadModel, newestWeights, RunFolder, type EncoderDescription } from '../../src/train/index.js'
+import { readInitialWeights } from '../../src/train/initial-weights.js'
 import { folderWith } from '../data/support.js'
 import { fillDisk } from './support.js'
 
@@ -259,11 +260,20 @@ describe('weights', () => {
       ['empty', { encoder: described }, /The state dict does not fit VisionTransformer. missing: cls_token, .*unexpected: weight/]
     ]
     const weight = torch.keep(torch.ones([2]))
+    const state = newState()
     const { tensors } = torch.memory()
     for (const [name, metadata, message] of files) {
       const path = `${folder}/${name}.safetensors`
       await saveSafetensors(path, { weight }, metadata)
       await expect(loadEncoder(path), name).rejects.toThrow(message)
+    }
+    // A bit of a weight is another one: whoever measures, exports or starts from it would not notice.
+    const checkpoint = await saveCheckpoint(await newRun(), state, at(1), encoder)
+    const bytes = await readFile(checkpoint)
+    bytes[bytes.length - 5]! ^= 1
+    await writeFile(checkpoint, bytes)
+    for (const load of [loadEncoder, loadModel, readInitialWeights]) {
+      await expect(load(checkpoint)).rejects.toThrow(`'${checkpoint}' is damaged: its content does not fit its checksum`)
     }
     await expect(loadEncoder(`${folder}/text.safetensors`)).rejects.toThrow(/no legal safetensors file/)
     await expect(loadEncoder(`${folder}/none.safetensors`)).rejects.toThrow(/ENOENT.*none.safetensors/)
