@@ -104,15 +104,14 @@ async function measureFeatures(
   return found
 }
 
-/** @throws InputError if a finetuning that was done before is not the one that is wanted. */
-function requireSameTraining(before: Results, { out, epochs, lr }: FinetuneConfigInput): Results {
+/** @throws InputError if a finetuning that was done or begun before is not the one that is wanted. */
+function requireSameTraining(before: Results['settings'], { out, epochs, lr }: FinetuneConfigInput): void {
   for (const [name, wanted] of Object.entries({ epochs, lr })) {
-    const there = before.settings[name]
+    const there = before[name]
     if (wanted !== undefined && there !== wanted) {
       throw new InputError(`'${out}' was finetuned with ${name} ${String(there)}, not ${wanted}: remove it, or choose another folder`)
     }
   }
-  return before
 }
 
 /**
@@ -147,7 +146,10 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
     if (hooks.signal?.aborted) return null
     const before = await readResults(settings.out)
     tell(`${cell.arm}, ${cell.labels} of the labels, ${cell.epochs} epochs, ${which}`, before !== null)
-    return before ? requireSameTraining(before, settings) : (await finetune({ ...settings, resume: new RunFolder(settings.out).exists }, hooks)).results
+    const run = new RunFolder(settings.out)
+    const there = before?.settings ?? (run.exists ? await run.readConfig() : null)
+    if (there) requireSameTraining(there, settings)
+    return before ?? (await finetune({ ...settings, resume: run.exists }, hooks)).results
   }
 
   for (const seed of pretrainings) {

@@ -106,6 +106,7 @@ describe('experiment', () => {
     expect(await stopAt(2, out)).toMatchObject({ status: 'interrupted', report: null })
     const second = await stopAt(7, out)
     expect(second).toMatchObject({ status: 'interrupted', report: join(out, 'report.md') })
+    await expect(experiment({ ...config, finetuneEpochs: [3] })).rejects.toThrow(/pretrained-100-percent-seed-0' was finetuned with epochs 2, not 3: remove it/)
     const resumed = await experiment(config)
     expect(resumed.found.finished.map(({ score }) => score)).toEqual(whole.found.finished.map(({ score }) => score))
   }, 120_000)
