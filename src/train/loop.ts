@@ -249,7 +249,8 @@ export class TrainingLoop {
     const { accuracy, figures } = await this.withBestWeights(() => task.measure(done, this.#journal))
     const epochLoss = Number.isFinite(loss) ? loss : null
     await this.#journal.write('epoch', { step: this.#step, epoch: done, epochLoss, seconds, ...figures })
-    const due = done % config.checkpointEvery === 0 || this.#isCheckpointTime(this.#step)
+    // The best can only be kept if each that was measured is there to be compared.
+    const due = done % config.checkpointEvery === 0 || this.#isCheckpointTime(this.#step) || (config.keepBest && accuracy !== null)
     if (done === config.epochs || (due && this.#canGoOn)) await this.#saveCheckpoint(accuracy)
     this.hooks.onEpoch?.({ epoch: done, loss, seconds, accuracy })
   }

@@ -107,6 +107,13 @@ describe('finetune', () => {
     await expect(finetune(settings({ selectBest: true }))).rejects.toThrow(/images that are held out \(validation above 0\) for selectBest/)
   })
 
+  it('can end with any epoch that was measured, also where checkpoints are rarer', async () => {
+    const config = settings({ test: undefined, validation: 0.25, validateEvery: 2, selectBest: true, epochs: 6, checkpointEvery: 5, keepLast: 9 })
+    await finetune(config)
+    // 36 images are four whole steps of 8.
+    expect(await readdir(new RunFolder(config.out).checkpoints)).toEqual([8, 16, 20, 24].map((step) => `step-${String(step).padStart(8, '0')}.safetensors`))
+  })
+
   it('trains on photographs, in parts, with a running mean, with recomputed blocks, in bfloat16', async () => {
     const images = await photos()
     const config = settings({
