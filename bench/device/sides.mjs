@@ -83,18 +83,21 @@ export class Contest {
     this.deadline = deadline
   }
 
-  /** Starts all at the same time, but for the first, which tells which libtorch the others must have. */
-  static async start(sides, deadline) {
-    const servers = [await sides[0].start()]
-    const libtorch = servers[0].greeting.libtorch
-    const others = await Promise.allSettled(sides.slice(1).map((side) => side.start(libtorch)))
-    servers.push(...others.flatMap(({ value }) => value ?? []))
-    const failed = others.find(({ status }) => status === 'rejected')
-    if (failed) {
-      for (const server of servers) server.kill()
-      throw failed.reason
+  /** Starts all at the same time, but for the first, which tells which libtorch the others must have. One that does not start is left out. */
+  static async start([first, ...others], deadline) {
+    const server = await first.start()
+    const contest = new Contest([{ ...first, server }], deadline)
+    const started = await Promise.allSettled(others.map((side) => side.start(server.greeting.libtorch)))
+    for (const [i, { value, reason }] of started.entries()) {
+      if (value) contest.live.push({ ...others[i], server: value })
+      else contest.leaveOut(others[i], reason)
     }
-    return new Contest(sides.map((side, i) => ({ ...side, server: servers[i] })), deadline)
+    return contest
+  }
+
+  leaveOut(side, error) {
+    console.error(`${side.name} is left out: ${error.message}`)
+    this.skipped.push({ side: side.name, reason: error.message, failed: !(error instanceof Late) })
   }
 
   get ours() {
@@ -111,10 +114,9 @@ export class Contest {
       try {
         await this.deadline.within(side.server, () => ask(side))
       } catch (error) {
-        console.error(`${side.name} is left out: ${error.message}`)
         side.server.kill()
         this.live = this.live.filter((other) => other !== side)
-        this.skipped.push({ side: side.name, reason: error.message, failed: !(error instanceof Late) })
+        this.leaveOut(side, error)
       }
     }))
     if (this.live.length > 0) return
