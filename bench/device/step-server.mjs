@@ -127,6 +127,7 @@ await serve(runtime(), async (request) => {
   if (request.model) {
     trainer?.dispose()
     trainer = undefined
+    forgetPeak(request.device)
     setFused(request.fused)
     const start = now()
     trainer = await Trainer.create(request)

@@ -83,6 +83,8 @@ async function checkLosses(contest, configure, timing) {
   await contest.inTurn(contest.live.filter(({ compiles }) => !compiles), async (side) => {
     await configure(side, { amp: null, lr: FLOAT32_LR })
     curves.get(side.id).float32 = (await side.server.ask({ curve: timing.float32 })).losses
+    // Twice the memory of bfloat16, for which the batch was chosen: not for all sides at the same time.
+    await side.server.ask({ forget: true })
   })
   await contest.ready(async (side) => {
     await configure(side, {})
