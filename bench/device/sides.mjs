@@ -55,15 +55,16 @@ export class Deadline {
     return (this.end - performance.now()) / 1000
   }
 
-  /** What `ask` gives; after the deadline the process that owes it is ended. */
-  async within(server, ask) {
-    if (this.end === Infinity) return ask()
+  /** What `ask` gives; after the deadline, or after so many seconds, the process that owes it is ended. */
+  async within(server, ask, seconds = Infinity) {
+    const limit = Math.min(this.seconds, seconds)
+    if (limit === Infinity) return ask()
     let timer
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
         server.kill()
         reject(new Late('it was not ready in time'))
-      }, Math.max(0, this.seconds) * 1000)
+      }, Math.max(0, limit) * 1000)
     })
     try {
       return await Promise.race([ask(), late])
@@ -108,11 +109,11 @@ export class Contest {
     return this.live.filter(({ id }) => !id.startsWith('gmml'))
   }
 
-  /** Asks some sides at the same time. */
-  async together(sides, ask) {
+  /** Asks some sides at the same time, which have so many seconds for it. */
+  async together(sides, ask, seconds) {
     await Promise.all(sides.map(async (side) => {
       try {
-        await this.deadline.within(side.server, () => ask(side))
+        await this.deadline.within(side.server, () => ask(side), seconds)
       } catch (error) {
         side.server.kill()
         this.live = this.live.filter((other) => other !== side)
@@ -129,11 +130,14 @@ export class Contest {
     for (const side of sides) await this.together([side], ask)
   }
 
-  /** Asks all: compilers at the same time, but for those that choose kernels by their time, which must be alone. */
-  async ready(ask) {
+  /**
+   * Asks all: compilers at the same time, but for those that choose kernels by their time, which must be alone.
+   * @param {() => number} compiling the seconds that a compiler has: what it takes must not be that of all the others
+   */
+  async ready(ask, compiling) {
     await this.inTurn(this.live.filter(({ compiles }) => !compiles), ask)
-    await this.together(this.live.filter(({ compiles, alone }) => compiles && !alone), ask)
-    await this.inTurn(this.live.filter(({ alone }) => alone), ask)
+    await this.together(this.live.filter(({ compiles, alone }) => compiles && !alone), ask, compiling())
+    for (const side of this.live.filter(({ alone }) => alone)) await this.together([side], ask, compiling())
   }
 
   end() {

@@ -22,9 +22,11 @@ const CASES = [
 /** On a CPU this shows that everything runs, and no more. */
 const TRIAL = { model: { dim: 64, depth: 2, heads: 2 }, batch: 8, threads: 1 }
 const TIMING = {
-  full: { rounds: 11, turn: 0.5, warmUp: 10, curve: 50, float32: 10, host: 20, matmul: { size: 8192, seconds: 1 } },
-  quick: { rounds: 3, turn: 0.1, warmUp: 3, curve: 10, float32: 10, host: 5, matmul: { size: 1024, seconds: 0.1 } }
+  full: { rounds: 11, turn: 0.5, warmUp: 10, curve: 50, float32: 10, host: 20, matmul: { size: 8192, seconds: 1 }, least: 60, last: 20 },
+  quick: { rounds: 3, turn: 0.1, warmUp: 3, curve: 10, float32: 10, host: 5, matmul: { size: 1024, seconds: 0.1 }, least: 15, last: 10 }
 }
+/** Rounds for which time is left, whatever compilers take. */
+const ROUNDS_KEPT = 5
 /**
  * How far losses may be apart, as a part of the loss: at most at any step of a curve, and in its mean. In bfloat16 another order of
  * operations rounds differently, with 8 bits. In float32 it hardly matters, and a learning rate that is 2 % off shows as 5e-5 and more.
@@ -55,9 +57,9 @@ async function exchange(folder, { model: { dim, depth, heads }, image_size: imag
 }
 
 /** The largest power of two of crops with which all sides fit, by what PyTorch's eager step takes. */
-async function findBatch(server, config, sides) {
+async function findBatch({ server }, config, { deadline, live: { length: sides } }) {
   for (let batch = 32; ; batch *= 2) {
-    const { reservedMiB, totalMiB } = await server.ask({ probe: { ...config, batch } })
+    const { reservedMiB, totalMiB } = await deadline.within(server, () => server.ask({ probe: { ...config, batch } }))
     if (reservedMiB === null) {
       if (batch > 32) return batch / 2
       throw new Error(`${config.name}: not even ${batch} crops fit`)
@@ -72,6 +74,9 @@ function compare(losses, reference, { step, mean }) {
   const [largest, average] = [Math.max(...differences), differences.reduce((sum, value) => sum + value, 0) / differences.length]
   return { largest, mean: average, agrees: largest <= step && average <= mean }
 }
+
+/** The seconds that there are before the rounds that are to be done in any case. */
+const beforeRounds = ({ deadline, live }, { turn, last }) => deadline.seconds - last - 1.5 * ROUNDS_KEPT * turn * live.length
 
 /**
  * Compares the losses of all sides, without drop path: then nothing is random, and they are the same but for rounding.
@@ -89,7 +94,8 @@ async function checkLosses(contest, configure, timing) {
   await contest.ready(async (side) => {
     await configure(side, {})
     curves.get(side.id).bfloat16 = (await side.server.ask({ curve: timing.curve })).losses
-  })
+    // Half of the time: what is compiled here is compiled once more, with drop path.
+  }, () => beforeRounds(contest, timing) / 2)
   const reference = contest.live.find(({ id }) => id === 'eager') ?? contest.theirs[0] ?? contest.live[0]
   const sides = contest.live.map(({ id, name }) => {
     const precisions = Object.keys(TOLERANCE).filter((precision) => curves.get(id)[precision] && curves.get(reference.id)[precision])
@@ -111,10 +117,10 @@ async function takeTurns(contest, configure, timing, device) {
     await side.server.ask({ forget: true })
     const { steps, seconds } = await side.server.ask({ steps: 3 })
     ready.set(side.id, { readySeconds, stepsPerTurn: Math.max(1, Math.round((timing.turn * steps) / seconds)) })
-  })
+  }, () => beforeRounds(contest, timing))
   const samples = new Map(contest.live.map(({ id }) => [id, []]))
   const products = []
-  for (let round = 0; round < timing.rounds && contest.deadline.seconds > 10; round++) {
+  for (let round = 0; round < timing.rounds && contest.deadline.seconds > timing.last; round++) {
     if (round % 5 === 0) {
       await contest.inTurn(contest.ours.slice(0, 1), async ({ server }) => {
         products.push((await server.ask({ matmul: { ...timing.matmul, device } })).flops)
@@ -143,7 +149,7 @@ async function runCase(shape, sides, { device, timing, deadline }) {
   const contest = await Contest.start(sides, deadline)
   try {
     const base = { ...shape, device, amp: 'bfloat16', seed: 0, drop_path: 0, mode: 'eager' }
-    const batch = shape.batch ?? (await findBatch((contest.theirs[0] ?? contest.live[0]).server, base, contest.live.length))
+    const batch = shape.batch ?? (await findBatch(contest.theirs[0] ?? contest.live[0], base, contest))
     const files = await exchange(folder, { ...shape, batch })
     const facts = new Map()
     const configure = async (side, changes) =>
@@ -190,7 +196,7 @@ export async function run({ device, quick, only = '', sides: chosen, batch, seco
   for (const entry of CASES.filter(({ name }) => name.includes(only))) {
     const shape = { ...entry, ...(device === 'cpu' ? TRIAL : {}), ...(batch ? { batch: Number(batch) } : {}) }
     try {
-      if (deadline.seconds < 15) throw new Late(`${Math.max(0, deadline.seconds).toFixed(0)} s were left`)
+      if (deadline.seconds < timing.least) throw new Late(`${Math.max(0, deadline.seconds).toFixed(0)} s were left`)
       const { row, runtimes: found } = await runCase(shape, sides, { device, timing, deadline })
       runtimes = found
       rows.push(row)
