@@ -24,8 +24,11 @@ export const SIDES = [
   { ...compiled('max-autotune', 'torch.compile max-autotune'), alone: true }
 ]
 
-/** Where nothing is chosen: all that the device has; on a CPU, where this only shows that it runs, what needs no compiler. */
-const usual = (device) => SIDES.filter(({ cuda, compiles }) => device === 'cuda' || !(cuda || compiles))
+/**
+ * Where nothing is chosen: all that the device has, but for what has to be alone for minutes to get ready; on a CPU, where this only shows
+ * that it runs, what needs no compiler.
+ */
+const usual = (device) => SIDES.filter(({ cuda, compiles, alone }) => !alone && (device === 'cuda' || !(cuda || compiles)))
 
 /**
  * The sides that can run, and the others with the reason.
