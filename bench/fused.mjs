@@ -105,32 +105,41 @@ function compare(run, { rounds, warmUp }) {
   }
 }
 
-/** @param {{ quick: boolean, only?: string, threads?: number }} options `only`: cases whose name has this in it */
-export async function run({ quick, only = '', threads = Number(process.env['GMML_BENCH_THREADS'] ?? THREADS) }) {
+/**
+ * @param {{ quick: boolean, only?: string, seconds?: string, threads?: number, save?: (result: object) => unknown }} options `only`: cases whose
+ *   name has this in it; `seconds`: what is not begun by then is left out by name; `save`: is called after each case
+ */
+export async function run({ quick, only = '', seconds, threads = Number(process.env['GMML_BENCH_THREADS'] ?? THREADS), save = () => {} }) {
   const timing = TIMING[quick ? 'quick' : 'full']
+  const end = performance.now() + (seconds ? Number(seconds) * 1000 : Infinity)
   torch.setNumThreads(threads)
   torch.manualSeed(0)
   const rows = []
-  for (const { name, ...shape } of device === 'cuda' ? [...SHAPES, ...ON_CUDA] : SHAPES) {
-    for (const precision of PRECISIONS) {
-      const amp = precision === 'float32' ? null : precision
-      for (const [part, body] of Object.entries(parts(shape, amp))) {
-        const title = `${part}, ${name}, ${precision}`
-        if (title.includes(only)) rows.push({ name: title, ...compare(body, timing) })
-      }
-    }
-  }
-  return {
+  const skipped = []
+  const result = () => ({
     name: 'fused',
     what: [
       'forward and backward, fused operators against ATen alone (setFusion), alternating',
       'faster: time of ATen / time of the fused ones by round, above 1 the fused are faster; processor: the same of processor time'
     ],
-    device, runtime: runtime(), threads, rounds: timing.rounds, rows
+    device, runtime: runtime(), threads, rounds: timing.rounds, rows, skipped
+  })
+  for (const { name, ...shape } of device === 'cuda' ? [...SHAPES, ...ON_CUDA] : SHAPES) {
+    for (const precision of PRECISIONS) {
+      const amp = precision === 'float32' ? null : precision
+      for (const [part, body] of Object.entries(parts(shape, amp))) {
+        const title = `${part}, ${name}, ${precision}`
+        if (!title.includes(only)) continue
+        if (performance.now() < end) rows.push({ name: title, ...compare(body, timing) })
+        else skipped.push(title)
+      }
+      save(result())
+    }
   }
+  return result()
 }
 
-export function print({ rows, rounds, threads, device: type }) {
+export function print({ rows, skipped, rounds, threads, device: type }) {
   console.log(`\nfused: ${type}, ${threads} threads; median of ${rounds} rounds (quartiles)`)
   console.log(table(
     ['', 'ATen ms', 'fused ms', 'fused is faster by', 'best rounds', 'by processor time', 'best rounds'],
@@ -139,4 +148,5 @@ export function print({ rows, rounds, threads, device: type }) {
       processorBest.toFixed(3)
     ])
   ))
+  for (const name of skipped) console.log(`not measured: ${name}: the time was up`)
 }

@@ -1,6 +1,6 @@
 // Records of what was measured: device, versions, date, command.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -34,7 +34,7 @@ export const describeDevice = () => ({
 })
 
 /** Writes a record into a folder (bench/results), under the date, its name and the processor, or the GPU where that was measured. */
-export function writeRecord(result, device, command, folder = fileURLToPath(new URL('results', import.meta.url))) {
+export function writeRecord(result, device, command, { folder = fileURLToPath(new URL('results', import.meta.url)), tell = true } = {}) {
   mkdirSync(folder, { recursive: true })
   const date = new Date().toISOString()
   const model = device.gpu?.name ?? device.cpu
@@ -43,6 +43,7 @@ export function writeRecord(result, device, command, folder = fileURLToPath(new 
   const commit = git('rev-parse', 'HEAD')
   const modified = commit && git('status', '--porcelain', '--', 'src', 'native', 'bench') !== ''
   const record = { date, command, commit, modified, device, ...result }
-  writeFileSync(path, JSON.stringify(record, null, 2) + '\n')
-  console.log(`\nwritten: ${relative(process.cwd(), path)}`)
+  writeFileSync(`${path}.tmp`, JSON.stringify(record, null, 2) + '\n')
+  renameSync(`${path}.tmp`, path)
+  if (tell) console.log(`\nwritten: ${relative(process.cwd(), path)}`)
 }

@@ -56,10 +56,16 @@ if (options.help) {
   for (const name of options.names) {
     const device = describeDevice()
     const { run, print } = await import(options.device ? ON_DEVICE[name] : `./${name}.mjs`)
-    const result = await run(options)
+    let gpu
+    /** A record of what there is until here: what ends the process must not take that along. */
+    const save = (result, tell = false) => {
+      if (!options.write) return
+      if (result.device === 'cuda') gpu ??= { gpu: describeGpu() }
+      writeRecord(result, { ...device, ...gpu }, command, { folder: options.results, tell })
+    }
+    const result = await run({ ...options, save })
     print(result)
-    const gpu = result.device === 'cuda' ? { gpu: describeGpu() } : {}
-    if (options.write) writeRecord(result, { ...device, ...gpu }, command, options.results)
+    save(result, true)
     if (result.failed) process.exitCode = 1
   }
 }

@@ -190,28 +190,16 @@ async function runCase(shape, sides, { device, timing, deadline }) {
 }
 
 /**
- * @param {{ device: 'cuda' | 'cpu', quick: boolean, only?: string, sides?: string, batch?: string, seconds?: string }} options
+ * @param {{ device: 'cuda' | 'cpu', quick: boolean, only?: string, sides?: string, batch?: string, seconds?: string,
+ *   save?: (result: object) => unknown }} options `save`: is called after each row
  */
-export async function run({ device, quick, only = '', sides: chosen, batch, seconds }) {
+export async function run({ device, quick, only = '', sides: chosen, batch, seconds, save = () => {} }) {
   const timing = TIMING[quick ? 'quick' : 'full']
   const deadline = new Deadline(seconds ? Number(seconds) : Infinity)
   const { sides, skipped } = chooseSides(device, chosen)
   const rows = []
   let runtimes
-  for (const entry of CASES.filter(({ name }) => name.includes(only))) {
-    const shape = { ...entry, ...(device === 'cpu' ? TRIAL : {}), ...(batch ? { batch: Number(batch) } : {}) }
-    try {
-      if (deadline.seconds < timing.least) throw new Late(`${Math.max(0, deadline.seconds).toFixed(0)} s were left`)
-      const { row, runtimes: found } = await runCase(shape, sides, { device, timing, deadline })
-      runtimes = found
-      rows.push(row)
-    } catch (error) {
-      // What was measured until here is worth a record.
-      console.error(error instanceof Late ? `${shape.name}: ${error.message}` : error)
-      skipped.push({ case: shape.name, reason: error.message, failed: !(error instanceof Late) })
-    }
-  }
-  return {
+  const result = () => ({
     name: `step-${device}`,
     what: [
       'a GMML training step, bfloat16 autocast, drop path 0.1: forward, masked L1, backward, clip per tensor, AdamW; nothing waits for the device',
@@ -221,7 +209,22 @@ export async function run({ device, quick, only = '', sides: chosen, batch, seco
     ],
     runtimes, device, tolerance: TOLERANCE, timing, rows, skipped,
     failed: [...skipped, ...rows.flatMap((row) => row.skipped)].some(({ failed }) => failed) || rows.some(({ disagree }) => disagree.length > 0)
+  })
+  for (const entry of CASES.filter(({ name }) => name.includes(only))) {
+    const shape = { ...entry, ...(device === 'cpu' ? TRIAL : {}), ...(batch ? { batch: Number(batch) } : {}) }
+    try {
+      if (deadline.seconds < timing.least) throw new Late(`${Math.max(0, deadline.seconds).toFixed(0)} s were left`)
+      const { row, runtimes: found } = await runCase(shape, sides, { device, timing, deadline })
+      runtimes = found
+      rows.push(row)
+      save(result())
+    } catch (error) {
+      // What was measured until here is worth a record.
+      console.error(error instanceof Late ? `${shape.name}: ${error.message}` : error)
+      skipped.push({ case: shape.name, reason: error.message, failed: !(error instanceof Late) })
+    }
   }
+  return result()
 }
 
 export { print } from './print.mjs'
