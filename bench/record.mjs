@@ -1,6 +1,6 @@
 // Records of what was measured: device, versions, date, command.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -33,6 +33,17 @@ export const describeDevice = () => ({
   load: loadavg()[0]
 })
 
+/** The commit of what was measured, and whether it was changed; of a bundle, what it says of itself. */
+function sources() {
+  const bundle = join(ROOT, '../bundle.json')
+  if (existsSync(bundle)) {
+    const { commit } = JSON.parse(readFileSync(bundle, 'utf8'))
+    return { commit: commit?.replace(/-dirty$/, '') ?? null, modified: commit && commit.endsWith('-dirty') }
+  }
+  const commit = git('rev-parse', 'HEAD')
+  return { commit, modified: commit && git('status', '--porcelain', '--', 'src', 'native', 'bench') !== '' }
+}
+
 /** Writes a record into a folder (bench/results), under the date, its name and the processor, or the GPU where that was measured. */
 export function writeRecord(result, device, command, { folder = fileURLToPath(new URL('results', import.meta.url)), tell = true } = {}) {
   mkdirSync(folder, { recursive: true })
@@ -40,9 +51,7 @@ export function writeRecord(result, device, command, { folder = fileURLToPath(ne
   const model = device.gpu?.name ?? device.cpu
   const slug = model.toLowerCase().replace(/\(\w+\)|processor|cpu|@.*/g, '').match(/[a-z0-9]+/g).join('-')
   const path = join(resolve(folder), `${date.slice(0, 10)}-${result.name}-${slug}.json`)
-  const commit = git('rev-parse', 'HEAD')
-  const modified = commit && git('status', '--porcelain', '--', 'src', 'native', 'bench') !== ''
-  const record = { date, command, commit, modified, device, ...result }
+  const record = { date, command, ...sources(), device, ...result }
   writeFileSync(`${path}.tmp`, JSON.stringify(record, null, 2) + '\n')
   renameSync(`${path}.tmp`, path)
   if (tell) console.log(`\nwritten: ${relative(process.cwd(), path)}`)
