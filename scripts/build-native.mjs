@@ -174,6 +174,9 @@ export function buildNative(system, { log = console.log, libtorch, folder = FOLD
   const found = libtorch ?? findLibtorch({ install: true, log })
   log(`gmml: ${describeLibtorch(found)}`)
 
+  if (found.cuda && found.cudaInclude.length === 0) {
+    log('gmml: no headers of the CUDA of this torch, beside it or in a toolkit (CUDA_HOME): no CUDA graphs, fused kernels or pinned memory')
+  }
   const started = performance.now()
   const jpeg = hasJpeg(compiler.name)
   if (!jpeg) log('gmml: no libjpeg-turbo with headers, such as libjpeg62-turbo-dev: JPEG files are left to sharp, a fifth as fast')

@@ -1,9 +1,10 @@
 // Finds libtorch: LIBTORCH, the torch of python3, the user's cache, or pip into that cache.
 //   node scripts/libtorch.mjs [--install] [--json]
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { cacheFolder, installPackages, probePython } from './pip.mjs'
-import { SetupError, TOOLS, installCommands, main, readText } from './tools.mjs'
+import { SetupError, TOOLS, findOnPath, installCommands, main, readText } from './tools.mjs'
 
 /** The version that is installed where there is none. */
 export const PINNED = '2.13.0'
@@ -48,24 +49,38 @@ function readVersion(path) {
 /** @param {string} path */
 const listFolder = (path) => (existsSync(path) ? readdirSync(path).sort() : [])
 
+/** The toolkit of the nvcc on the path, which may be a shim: it says itself where it is. @returns {string[]} */
+function toolkitOfCompiler() {
+  if (!findOnPath('nvcc')) return []
+  const { stderr } = spawnSync('nvcc', ['--dryrun', '-x', 'cu', '-c', '/dev/null', '-o', '/dev/null'], { encoding: 'utf8' })
+  const top = /^#\$ TOP=(.+)$/m.exec(stderr ?? '')?.[1]
+  return top === undefined ? [] : [resolve(top.trim())]
+}
+
+/** Headers of the libraries, which libtorch's own include. */
+const LIBRARY_HEADERS = ['cublas_v2.h', 'cublasLt.h', 'cusparse.h', 'cusolverDn.h']
+
 /**
- * The pip packages beside torch bring CUDA's headers; else those of an installed toolkit, where it is of the same major version.
- * Since CUDA 13 torch's dependencies bring only a part, without crt/, that does not compile: such a folder is passed over.
+ * The pip packages beside torch bring CUDA's headers; else an installed toolkit, where it is of the same major version.
+ * Since CUDA 13 torch's dependencies bring only a part of the runtime's, without crt/, that does not compile, and a small toolkit (a compiler and
+ * the runtime) has none of the libraries': what one lacks is taken from the other.
  * @param {string} path @param {string} version such as 2.14.1+cu130
  */
 function findCudaHeaders(path, version) {
   const major = /\+cu(\d+)\d$/.exec(version)?.[1]
   const beside = join(path, '..', 'nvidia')
-  const packages = listFolder(beside).map((name) => join(beside, name, 'include'))
-  const { CUDA_HOME, CUDA_PATH } = process.env
-  const toolkits = [CUDA_HOME, CUDA_PATH, '/usr/local/cuda'].flatMap((home) => (home ? [join(home, 'include')] : []))
-  const whole = [...packages, ...toolkits].find((folder) => {
+  const packages = listFolder(beside).map((name) => join(beside, name, 'include')).filter((folder) => existsSync(folder))
+  const isWhole = (/** @type {string} */ folder) => {
     const found = /^#define CUDART_VERSION\s+(\d+)\d{3}\b/m.exec(readText(join(folder, 'cuda_runtime_api.h')))?.[1]
     return found !== undefined && found === (major ?? found) && existsSync(join(folder, 'crt/host_config.h'))
-  })
+  }
+  const { CUDA_HOME, CUDA_PATH } = process.env
+  const homes = () => [CUDA_HOME, CUDA_PATH, ...toolkitOfCompiler(), '/usr/local/cuda'].flatMap((home) => (home ? [join(home, 'include')] : []))
+  const whole = packages.find(isWhole) ?? homes().find(isWhole)
   if (whole === undefined) return []
-  // Until CUDA 12 each library is a package with headers of its own.
-  return packages.includes(whole) ? [whole, ...packages.filter((folder) => folder !== whole && existsSync(folder))] : [whole]
+  // Those of the runtime first: they belong together. Until CUDA 12 each library is a package with headers of its own.
+  const folders = [whole, ...packages.filter((folder) => folder !== whole)]
+  return LIBRARY_HEADERS.every((name) => folders.some((folder) => existsSync(join(folder, name)))) ? folders : []
 }
 
 /**

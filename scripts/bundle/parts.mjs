@@ -194,8 +194,8 @@ function hasLibtorch() {
 }
 
 built = hasLibtorch() && await execute('build', [join(ROOT, 'scripts/install.mjs')], Math.min(BUILD_SECONDS * scale, remaining()), () => {
-  const line = readText(join(out, 'build.log')).split('\n').findLast((text) => text.startsWith('gmml: '))
-  return line?.slice('gmml: '.length) ?? ''
+  const lines = readText(join(out, 'build.log')).split('\n').filter((text) => text.startsWith('gmml: '))
+  return lines.map((line) => line.slice('gmml: '.length)).join('\n    ')
 })
 installation = built ? inspect() : undefined
 const hasGpu = (installation?.devices ?? []).some((name) => name.startsWith('cuda'))

@@ -107,10 +107,11 @@ describe('the search', () => {
 
   it('sees CUDA, and its headers: those that pip puts beside torch, else a toolkit of the same major version', async () => {
     machine.python({ torch: machine.libtorch(inRoot('site/torch'), '2.14.1+cu130', { cuda: true }) })
-    const headers = (home: string, version: number, whole = true) => {
+    const headers = (home: string, version: number, { whole = true, libraries = true } = {}) => {
       const include = inRoot(`${home}/include`)
       mkdirSync(join(include, 'crt'), { recursive: true })
       if (whole) writeFileSync(join(include, 'crt/host_config.h'), '')
+      if (libraries) for (const name of ['cublas_v2', 'cublasLt', 'cusparse', 'cusolverDn']) writeFileSync(join(include, `${name}.h`), '')
       writeFileSync(join(include, 'cuda_runtime_api.h'), `#define CUDART_VERSION  ${version}\n`)
       return include
     }
@@ -119,9 +120,16 @@ describe('the search', () => {
     const same = headers('cuda-13', 13010)
     const env = { CUDA_HOME: inRoot('cuda-13') }
     expect(await machine.search([], env)).toMatchObject({ cuda: true, cudaInclude: [same] })
-    headers('site/nvidia/cu13', 13000, false)
-    expect(await machine.search([], env)).toMatchObject({ cudaInclude: [same] })
-    const beside = headers('site/nvidia/cu13', 13000)
+    // Some have the compiler and the runtime alone, and the nvcc on the path is a shim.
+    const small = headers('cuda-small', 13010, { libraries: false })
+    const shim = { CUDA_HOME: inRoot('cuda-small') }
+    expect(await machine.search([], shim)).toMatchObject({ cudaInclude: [] })
+    const beside = headers('site/nvidia/cu13', 13000, { whole: false })
+    expect(await machine.search([], env)).toMatchObject({ cudaInclude: [same, beside] })
+    expect(await machine.search([], shim)).toMatchObject({ cudaInclude: [small, beside] })
+    machine.tool('nvcc', `echo '#$ TOP=${inRoot('cuda-small')}/bin/..' >&2`)
+    expect(await machine.search()).toMatchObject({ cudaInclude: [small, beside] })
+    headers('site/nvidia/cu13', 13000)
     expect(await machine.search([], env)).toMatchObject({ cuda: true, cudaInclude: [beside] })
   })
 })
