@@ -22,7 +22,7 @@ def import_timm():
         return VisionTransformer, timm.__version__
     except ImportError:
         return None, None
-    except RuntimeError as error:  # the torchvision that it imports was built for another torch
+    except Exception as error:  # what it imports is of another version: a torchvision of another torch, say
         print(f"timm cannot be imported: {error}", file=sys.stderr)
         return None, None
 
