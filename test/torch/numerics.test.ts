@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 
 import * as torch from '../../src/torch/index.js'
-import { runPython } from '../parity/python.js'
+import { runTorch } from '../support/python.js'
 
 const { cuda } = torch
 
@@ -33,7 +33,7 @@ describe('deterministic algorithms', () => {
     expect(torch.areDeterministicAlgorithmsEnabled()).toBe(true)
     expect(put).toThrow(torch.TorchError)
     expect(put).toThrow(/put_ does not have a deterministic implementation, but you set useDeterministicAlgorithms\(true\)/)
-    const printed = await runPython('-c', `
+    const printed = await runTorch(`
 import json, torch
 torch.use_deterministic_algorithms(True)
 try:
