@@ -1,5 +1,5 @@
 // A GMML training step on a device: gmml against each of PyTorch's ways, same weights and inputs, alternating: see ../README.md.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { corrupt, GroupMaskedModel } from 'gmml'
@@ -41,24 +41,26 @@ const FLOAT32_LR = 2e-3
 const MEMORY_PART = 0.85
 /** Crops where there is no PyTorch to ask for its memory. */
 const FALLBACK_BATCH = 64
-const BATCHES = 4
+/** What losses are compared on: at most so many crops, since each side reads the file, and needs twice the memory in float32. */
+const CHECKED = { batches: 4, crops: 64 }
 
-/** Weights and corrupted batches that all sides read. */
-async function exchange(folder, { model: { dim, depth, heads }, image_size: imageSize, patch_size: patchSize, channels, batch }) {
+/** Weights and corrupted batches that all sides read; each time the same ones. */
+async function exchange(folder, { model: { dim, depth, heads }, image_size: imageSize, patch_size: patchSize, channels }, { batches, batch }) {
   torch.manualSeed(0)
+  mkdirSync(folder)
   const [weights, inputs] = [join(folder, 'weights.safetensors'), join(folder, 'inputs.safetensors')]
   const options = { imageSize, patchSize, channels, embedDim: dim, depth, numHeads: heads }
   const network = torch.scope(() => new GroupMaskedModel(new VisionTransformer(options)))
   await saveSafetensors(weights, network.stateDict())
   network.dispose()
-  const tensors = torch.scope(() => Object.fromEntries(Array.from({ length: BATCHES }, (_, i) => {
+  const tensors = torch.scope(() => Object.fromEntries(Array.from({ length: batches }, (_, i) => {
     const clean = torch.randn([batch, channels, imageSize, imageSize])
     const { corrupted, mask } = corrupt(clean, { budget: 0.75, alien: 0.3, align: 1, fill: 'noise' })
     return Object.entries({ corrupted, clean, mask }).map(([name, tensor]) => [`${name}.${i}`, tensor])
   }).flat()))
   await saveSafetensors(inputs, tensors)
   for (const tensor of Object.values(tensors)) tensor.dispose()
-  return { weights, inputs, batches: BATCHES }
+  return { weights, inputs, batches, batch }
 }
 
 /** The largest power of two of crops with which all sides fit, by what PyTorch's eager step takes. */
@@ -93,7 +95,7 @@ async function checkLosses(contest, configure, timing) {
   await contest.inTurn(contest.live.filter(({ compiles }) => !compiles), async (side) => {
     await configure(side, { amp: null, lr: FLOAT32_LR })
     curves.get(side.id).float32 = (await side.server.ask({ curve: timing.float32 })).losses
-    // Twice the memory of bfloat16, for which the batch was chosen: not for all sides at the same time.
+    // Not for all sides at the same time: they must fit beside each other.
     await side.server.ask({ forget: true })
   })
   await contest.ready(async (side) => {
@@ -155,13 +157,15 @@ async function runCase(shape, sides, { device, timing, deadline }) {
   try {
     const base = { ...shape, device, amp: 'bfloat16', seed: 0, drop_path: 0, mode: 'eager' }
     const batch = shape.batch ?? (contest.theirs.length ? await findBatch(contest.theirs[0], base, contest) : FALLBACK_BATCH)
-    const files = await exchange(folder, { ...shape, batch })
+    const crops = Math.min(batch, CHECKED.crops)
+    const compared = await exchange(join(folder, 'compared'), shape, { batches: CHECKED.batches, batch: crops })
+    const timed = await exchange(join(folder, 'timed'), shape, { batches: 1, batch })
     const facts = new Map()
-    const configure = async (side, changes) =>
-      facts.set(side.id, await side.server.ask({ ...base, batch, ...files, ...side.config, ...changes }))
+    const configure = (files) => async (side, changes) =>
+      facts.set(side.id, await side.server.ask({ ...base, ...files, ...side.config, ...changes }))
 
-    const checked = await checkLosses(contest, configure, timing)
-    const { rounds, results, flops } = await takeTurns(contest, configure, timing, device)
+    const checked = { crops, ...(await checkLosses(contest, configure(compared), timing)) }
+    const { rounds, results, flops } = await takeTurns(contest, configure(timed), timing, device)
 
     const secondsOf = ({ id }) => results.get(id).secondsPerStep
     const best = contest.ours.sort((a, b) => median(secondsOf(a)) - median(secondsOf(b)))[0]
