@@ -37,6 +37,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initPinned(env, exports, *environment);
   initNumerics(env, exports, *environment);
   initProfiler(env, exports, *environment);
+  initSignals(env, exports, *environment);
   initSystem(env, exports, *environment);
   return exports;
 }

@@ -22,6 +22,7 @@ void initStreams(Napi::Env env, Napi::Object& exports, Environment& environment)
 void initPinned(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initNumerics(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initProfiler(Napi::Env env, Napi::Object& exports, Environment& environment);
+void initSignals(Napi::Env env, Napi::Object& exports, Environment& environment);
 void initSystem(Napi::Env env, Napi::Object& exports, Environment& environment);
 
 }  // namespace gmml

@@ -4,7 +4,7 @@ import { parse, stringify } from 'yaml'
 import type { z } from 'zod'
 
 import { SettingsError } from '../errors.js'
-import { exitAtOnce } from '../native/system.js'
+import { exitAtOnce, exitAtSecondSignal } from '../native/system.js'
 import type { PretrainHooks } from '../train/index.js'
 import { withoutSettled } from '../train/settings.js'
 import { addFlags, givenFlags } from './flags.js'
@@ -28,21 +28,17 @@ export async function readConfigFile(path: string): Promise<Record<string, unkno
 // npm and npx hand on the Ctrl-C that the terminal sends to all: one key press arrives twice.
 const SAME_PRESS = 500
 
-/** Ends a run after its current step at the first SIGINT or SIGTERM, and the process at a later one. */
+/** Ends a run after its current step at the first SIGINT or SIGTERM, and the process at a later one, whatever it is at. */
 export function abortOnSignal(display: ProgressDisplay): AbortSignal {
   const controller = new AbortController()
-  let first = 0
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
-      if (controller.signal.aborted) {
-        if (performance.now() - first > SAME_PRESS) exitAtOnce(INTERRUPTED)
-        return
-      }
-      first = performance.now()
+      if (controller.signal.aborted) return
       controller.abort()
       display.print('Stopping after this step and saving a checkpoint. Once more: stop at once, without saving.')
     })
   }
+  exitAtSecondSignal(INTERRUPTED, SAME_PRESS, `${process.stderr.isTTY ? '\r\x1b[K\x1b[?25h' : ''}Stopped at once, without saving.\n`)
   return controller.signal
 }
 

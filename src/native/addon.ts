@@ -172,6 +172,7 @@ export interface Addon extends CudaAddon {
   setNumThreads(count: number): void
   numThreads(): number
   exitAtOnce(code: number): never
+  exitAtSecondSignal(code: number, milliseconds: number, words: string): void
   buildInfo(): { torch: string; napi: number; compiler: string; cuda: boolean; jpeg: string | null; configuration: string }
 }
 

@@ -7,6 +7,11 @@ export const setNumThreads = (count: number): void => addon.setNumThreads(count)
 export const numThreads = (): number => addon.numThreads()
 /** Ends the process without waiting for its threads. What was written to files, terminals and pipes is written: on Linux these are not buffered. */
 export const exitAtOnce = (code: number): never => addon.exitAtOnce(code)
+/**
+ * Ends the process with `code` and some last words at the second SIGINT or SIGTERM, also while an operator or a loop keeps Node from hearing of
+ * it. Call it once the listeners for the first one are there. One that comes within so many milliseconds of the first counts as the same.
+ */
+export const exitAtSecondSignal = (code: number, milliseconds: number, words: string): void => addon.exitAtSecondSignal(code, milliseconds, words)
 export const loadLibrary = (path: string): void => addon.loadLibrary(path)
 export const listOperators = (): string[] => addon.listOperators()
 export const buildInfo = () => ({ path: addonPath, ...addon.buildInfo() })
