@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 
-import { ListingCache, Loader, supervisedAugmentation, type Augmentation, type Batch } from '../data/index.js'
+import { fingerprintOf, ListingCache, Loader, supervisedAugmentation, type Augmentation, type Batch } from '../data/index.js'
 import { InputError } from '../errors.js'
 import { classify } from '../evaluate/classify.js'
 import type { EvaluationSet } from '../evaluate/labelled.js'
@@ -18,7 +18,7 @@ import type { PretrainHooks } from './reports.js'
 import { best } from './retention.js'
 import { keepListings, RunFolder } from './run-folder.js'
 import { holdAsSet, loadingOptions } from './settings.js'
-import { describedIn, requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
+import { describedIn, requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type FoundImages, type Saved } from './settle.js'
 
 export interface FinetuneResult {
   readonly status: 'done' | 'interrupted'
@@ -110,7 +110,8 @@ class FinetuneRun implements TrainingTask {
       const goesOn = saved !== null && (await folder.listCheckpoints()).length > 0 ? describedIn(saved) : null
       const { model, encoder } = await startClassifier(config, data.train, device, goesOn)
       owned.push(model)
-      if (saved) requireSame(saved, { encoder, imageCount: data.train.length }, `train '${config.train}'`)
+      const found = { imageCount: data.train.length, imagesSha256: await fingerprintOf(data.train) }
+      if (saved) requireSame(saved, { encoder, ...found }, `train '${config.train}'`, config.override)
       const [height, width] = model.imageSize
       const loader = new Loader(data.train, { size: { height, width }, device, statistics: encoder, ...loadingOptions(config, hooks) })
       owned.push(loader)
@@ -118,7 +119,7 @@ class FinetuneRun implements TrainingTask {
       await holdAsSet(loader, config, hooks)
       const run = new FinetuneRun(config, folder, data, loader, encoder, model, device, precision, capture)
       owned.push(run)
-      await run.#open(hooks)
+      await run.#open(found, hooks)
       await keepListings(cache, hooks)
       return run
     } catch (error) {
@@ -127,16 +128,15 @@ class FinetuneRun implements TrainingTask {
     }
   }
 
-  async #open(hooks: PretrainHooks): Promise<void> {
+  async #open(found: FoundImages, hooks: PretrainHooks): Promise<void> {
     const { config, encoder, precision, data, device, model } = this
-    const imageCount = data.train.length
     const loopConfig = { ...config, keepBest: config.keepBest || config.selectBest }
-    const settings = { ...config, encoder, precision, imageCount }
+    const settings = { ...config, encoder, precision, ...found }
     const { loop, resumedFrom } = await TrainingLoop.open(this.folder, loopConfig, this, hooks, settings)
     this.#loop = loop
     const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.numel(), 0)
     const classes = data.train.classes.length
-    hooks.onStart?.({ images: imageCount, classes, parameters, device, precision, threads: getNumThreads(), resumedFrom })
+    hooks.onStart?.({ images: found.imageCount, classes, parameters, device, precision, threads: getNumThreads(), resumedFrom })
   }
 
   async train(): Promise<FinetuneResult> {

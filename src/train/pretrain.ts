@@ -2,7 +2,7 @@ import { join } from 'node:path'
 
 import { expected } from '../errors.js'
 import {
-  defaultStatistics, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
+  defaultStatistics, fingerprintOf, ListingCache, Loader, openImages, randomFor, type Augmentation, type Batch, type ImageSource
 } from '../data/index.js'
 import { corrupt, GroupMaskedModel } from '../gmml/index.js'
 import { getNumThreads, manualSeed, noGrad, scope, setNumThreads, type Device, type Tensor } from '../torch/index.js'
@@ -21,7 +21,7 @@ import { writeReconstructions } from './reconstructions.js'
 import type { PretrainHooks, PretrainResult } from './reports.js'
 import { keepListings, RunFolder } from './run-folder.js'
 import { holdAsSet, imagePaths, loadingOptions, weightsOf, writePaths } from './settings.js'
-import { requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type Saved } from './settle.js'
+import { requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type FoundImages, type Saved } from './settle.js'
 
 const VIEWS = 2
 const SAMPLES = 8 // images in the reconstruction grid
@@ -94,7 +94,8 @@ class PretrainRun implements TrainingTask {
     const encoder = describeEncoder(config, source, defaultStatistics(source))
     const [height, width] = encoder.imageSize
     if (config.align > Math.min(height, width)) throw expected(`at most the image size ${Math.min(height, width)}`, 'align', config.align)
-    if (saved) requireSame(saved, { encoder, imageCount: source.length }, `images '${writePaths(config.images).join(' ')}'`)
+    const found = { imageCount: source.length, imagesSha256: await fingerprintOf(source) }
+    if (saved) requireSame(saved, { encoder, ...found }, `images '${writePaths(config.images).join(' ')}'`, config.override)
     if (saved && !config.override) requireSameWeights(saved, config)
     if (config.threads) setNumThreads(config.threads)
 
@@ -119,7 +120,7 @@ class PretrainRun implements TrainingTask {
       await holdAsSet(loader, config, hooks)
       const run = new PretrainRun(config, folder, source, loader, encoder, model, device, precision, capture)
       owned.push(run)
-      await run.#open(hooks)
+      await run.#open(found, hooks)
       await keepListings(cache, hooks)
       return run
     } catch (error) {
@@ -128,9 +129,9 @@ class PretrainRun implements TrainingTask {
     }
   }
 
-  async #open(hooks: PretrainHooks): Promise<void> {
+  async #open(found: FoundImages, hooks: PretrainHooks): Promise<void> {
     const { config, encoder, precision, source, device } = this
-    const settings = { ...config, encoder, precision, imageCount: source.length }
+    const settings = { ...config, encoder, precision, ...found }
     const { loop, resumedFrom } = await TrainingLoop.open(this.folder, config, this, hooks, settings)
     this.#loop = loop
     hooks.onStart?.({

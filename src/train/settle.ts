@@ -1,4 +1,4 @@
-import { expected, InputError } from '../errors.js'
+import { expected, InputError, SettingsError } from '../errors.js'
 import type { Module } from '../nn/index.js'
 import { cuda, TorchError, type CudaDevice, type Device, type Tensor } from '../torch/index.js'
 import { requireCudaDevice } from '../torch/types.js'
@@ -95,16 +95,24 @@ export function describedIn(saved: Saved): EncoderDescription {
   throw new InputError('The run\'s config.json does not describe its encoder')
 }
 
+/** What config.json keeps of the images that a run learns from. */
+export interface FoundImages {
+  readonly imageCount: number
+  /** {@link fingerprintOf} them. */
+  readonly imagesSha256: string
+}
+
 /**
  * A run can go on with the images that it began with: each step's place in an epoch stands and falls with them.
  *
  * @param name - Of the images, for messages.
- * @throws InputError for another number of images, and another encoder, which images of another size or with other statistics make.
+ * @throws InputError for another number of images, and another encoder, which images of another size or with other statistics make;
+ *   SettingsError for other images of the same number, unless `override` allows them.
  */
 export function requireSame(
-  saved: Saved, now: { readonly encoder: EncoderDescription; readonly imageCount: number }, name: string
+  saved: Saved, now: FoundImages & { readonly encoder: EncoderDescription }, name: string, override: boolean
 ): void {
-  const { imageCount, encoder } = saved
+  const { imageCount, imagesSha256, encoder } = saved
   if (imageCount !== undefined && imageCount !== now.imageCount) {
     throw expected(`the ${JSON.stringify(imageCount)} images that the run began with`, name, now.imageCount)
   }
@@ -112,4 +120,10 @@ export function requireSame(
   if (encoder !== undefined && text(encoder) !== text(now.encoder)) {
     throw expected('the images that the run began with', name, 'images of another size or with other statistics')
   }
+  // Runs of earlier versions have none.
+  if (imagesSha256 === undefined || imagesSha256 === now.imagesSha256 || override) return
+  throw new SettingsError(
+    `The run cannot go on with other images: ${name} has files of other names, in another order or of other classes than those that it began ` +
+      'with (of IDX and CIFAR files: other content). They would change the result: give it the same ones, start a new run, or say so with override'
+  )
 }

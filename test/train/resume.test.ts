@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { pretrain, RunFolder, type PretrainConfigInput, type RunStart } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
 import { stripeFiles, stripes } from '../evaluate/support.js'
-import { folderWith } from '../data/support.js'
+import { folderWith, paint } from '../data/support.js'
 import { interrupted, newestCheckpoint, photos, reproducible, small } from './support.js'
 
 torch.setNumThreads(1)
@@ -177,6 +177,26 @@ describe('resume', () => {
       await pretrain({ images, out: run.path, resume: true }, { onStart: (start) => starts.push(start) })
       expect(starts[0]!.precision).toBe(precision)
     }
+  })
+
+  it('refuses other images of the same number, unless told', async () => {
+    const { out, settings } = await small()
+    const content = await paint(8, 8, (x, y) => [30 * x, 30 * y, 99]).png().toBuffer()
+    const named = (first: number) => folderWith(Object.fromEntries(Array.from({ length: 24 }, (_, i) => [`${first + i}.png`, content])))
+    await pretrain({ ...settings, images: await named(0), out: out('a'), epochs: 1, imageSize: 8 })
+    const run = new RunFolder(out('a'))
+    const before = await run.readConfig()
+    const resume = { images: await named(1), out: run.path, resume: true, epochs: 2 }
+    await expect(pretrain(resume)).rejects.toThrow(/cannot go on with other images: images '.*' has files of other names/)
+    expect(await run.readConfig()).toEqual(before)
+    expect(await pretrain({ ...resume, override: true })).toMatchObject({ status: 'done', steps: 6 })
+    // From now on these are the run's.
+    expect(await pretrain({ ...resume, epochs: 3 })).toMatchObject({ status: 'done', steps: 9 })
+    // As a run of an earlier version has it.
+    const { imagesSha256, ...earlier } = await run.readConfig()
+    expect(imagesSha256).toMatch(/^[0-9a-f]{64}$/)
+    await writeFile(run.config, JSON.stringify(earlier))
+    expect(await pretrain({ ...resume, images: await named(2), epochs: 4 })).toMatchObject({ status: 'done', steps: 12 })
   })
 
   it('refuses other settings, other images and a checkpoint that is damaged, and leaves the run alone', async () => {
