@@ -15,6 +15,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   knn: async () => (await import('./knn.js')).knnCommand(),
   probe: async () => (await import('./probe.js')).probeCommand(),
   experiment: async () => (await import('./experiment.js')).experimentCommand(),
+  report: async () => (await import('./report.js')).reportCommand(),
   export: async () => (await import('./export.js')).exportCommand(),
   demo: async () => (await import('./demo.js')).demoCommand(),
   inspect: async () => (await import('./inspect.js')).inspectCommand()
@@ -27,6 +28,7 @@ const summaries = {
   knn: 'measure an encoder by k nearest neighbours',
   probe: 'measure an encoder by a linear classifier',
   experiment: 'pretrain, then compare finetuning with training from scratch, with few and with many labels',
+  report: 'write a page with the course of a run: loss, accuracy, speed, reconstructions, settings',
   export: 'write an encoder for timm, Hugging Face transformers, ONNX or PyTorch',
   demo: 'pretrain a small encoder on embedded images and show what it has learned',
   inspect: 'show Node, addon, libtorch and where it came from, devices'

@@ -5,8 +5,9 @@ import type { z } from 'zod'
 
 import { SettingsError } from '../errors.js'
 import { exitAtOnce, exitAtSecondSignal } from '../native/system.js'
-import type { PretrainHooks } from '../train/index.js'
+import { writeRunReport, type PretrainHooks } from '../train/index.js'
 import { withoutSettled } from '../train/settings.js'
+import { quote } from '../shell.js'
 import { addFlags, givenFlags } from './flags.js'
 import { duration, ProgressDisplay } from './progress.js'
 
@@ -58,9 +59,6 @@ export interface TrainingCommand<Settings> {
   readonly train: (settings: Settings, hooks: PretrainHooks) => Promise<{ status: string; steps: number; summary: () => string }>
 }
 
-/** Single quotes keep everything as it is in every shell of Unix, but for themselves. */
-const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
-
 /** Makes it a command of commander. */
 export function trainingCommand<Settings>(training: TrainingCommand<Settings>): Command {
   const { name, argument, schema, examples, several } = training
@@ -94,6 +92,8 @@ export function trainingCommand<Settings>(training: TrainingCommand<Settings>): 
         exitAtOnce(INTERRUPTED)
       }
       display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${summary()}`)
+      // The run is done, with or without it.
+      await writeRunReport(String(settings.out)).then((path) => display.print(`Report: ${path}`), (error: Error) => display.print(error.message))
     } finally {
       display.stop()
     }

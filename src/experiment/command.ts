@@ -1,10 +1,9 @@
+import { quote } from '../shell.js'
+
 /** What a flag can say. */
 export type Setting = string | number | boolean | readonly (string | number)[] | undefined
 
 const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-
-// Single quotes keep everything as it is in every shell of Unix.
-const quote = (text: string) => (/^[\w./:,%=+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
 
 /**
  * The command line for settings.

@@ -9,6 +9,7 @@ export { parseConfig, pretrainSchema, type PretrainConfig, type PretrainConfigIn
 export { buildEncoder, loadEncoder, loadModel, newestWeights, type EncoderDescription, type Progress } from './checkpoint.js'
 export { exportBackbone, exportFormats, type ExportFormat, type ExportRequest, type ExportResult } from './export.js'
 export { RunFolder } from './run-folder.js'
+export { writeRunReport } from './run-report.js'
 export { writeReconstructions, type Reconstructions } from './reconstructions.js'
 export {
   describeImages, imageReportSchema, parseImageReportRequest, type ImageReport, type ImageReportHooks, type ImageReportRequest

@@ -1,6 +1,7 @@
 import { DivergedError } from '../errors.js'
 import type { Batch } from '../data/index.js'
-import { memory, type Tensor } from '../torch/index.js'
+import { buildInfo, memory, type Tensor } from '../torch/index.js'
+import { version } from '../version.js'
 import {
   loadNewestCheckpoint, removeSuperfluous, saveCheckpoint, type EncoderDescription, type Progress
 } from './checkpoint.js'
@@ -88,7 +89,7 @@ export class TrainingLoop {
       await folder.removeUnfinished()
       // Also for a run that goes on: what it goes on with, more epochs for instance, is what the next resumption finds.
       const kept = Object.entries(settings).filter(([name]) => name !== 'resume' && name !== 'override')
-      await folder.create(Object.fromEntries(kept))
+      await folder.create({ ...Object.fromEntries(kept), versions: { gmml: version, libtorch: buildInfo().torch } })
       loop.#journal = await Journal.open(folder, loop.#step, config)
       return { loop, resumedFrom }
     } catch (error) {

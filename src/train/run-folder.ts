@@ -32,6 +32,8 @@ export class RunFolder {
   readonly checkpoints: string
   readonly reconstructions: string
   readonly exported: string
+  /** What became of it, for people. */
+  readonly report: string
   /** Listings of folders with many images. */
   readonly index: string
 
@@ -41,6 +43,7 @@ export class RunFolder {
     this.checkpoints = join(path, 'checkpoints')
     this.reconstructions = join(path, 'reconstructions')
     this.exported = join(path, 'exported')
+    this.report = join(path, 'report.html')
     this.index = join(path, 'index')
   }
 

@@ -149,7 +149,7 @@ export interface SettingsKind<Schema extends z.ZodObject> {
 }
 
 /** What a run settles once and keeps in config.json beside its settings. */
-export const settledNames = ['encoder', 'precision', 'imageCount', 'imagesSha256'] as const
+export const settledNames = ['encoder', 'precision', 'imageCount', 'imagesSha256', 'versions'] as const
 
 /** The settings in a run's config.json. */
 export const withoutSettled = (saved: Readonly<Record<string, unknown>>): Record<string, unknown> =>

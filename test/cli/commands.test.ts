@@ -132,7 +132,7 @@ describe('gmml finetune', () => {
     const flags = ['--train', train, '--test', heldOut, '--out', out, '--model', 'vit_micro', '--limit', '96', '--batch-size', '16', '--amp', 'off', '--epochs', '4', '--log-every', '1', '--threads', '1']
     const stopped = await gmml(['finetune', 'random', ...flags], (child, output) => stopOnce(child, output))
     expect(stopped.code).toBe(130)
-    expect(stopped.stderr).toContain(`Go on with: gmml finetune 'random' --out '${out.replace("'", `'\\''`)}' --resume`)
+    expect(stopped.stderr).toContain(`Go on with: gmml finetune random --out '${out.replace("'", `'\\''`)}' --resume`)
     expect(existsSync(join(out, 'results.json'))).toBe(false)
     const resumed = await gmml(['finetune', 'random', '--out', out, '--resume'])
     expect(resumed.code, resumed.stderr).toBe(0)

@@ -81,7 +81,7 @@ describe('gmml pretrain', () => {
     expect(outcome.code, outcome.stderr).toBe(0)
     expect(outcome.stderr).toMatch(/48 images in 10 classes, 0\.85 M parameters, 1 CPU threads, float32/)
     expect(outcome.stderr).toMatch(/step 6\/6 .* images\/s .* waiting for data .* left/)
-    expect((await readdir(whole)).sort()).toEqual(['checkpoints', 'config.json', 'exported', 'metrics.jsonl', 'reconstructions'])
+    expect((await readdir(whole)).sort()).toEqual(['checkpoints', 'config.json', 'exported', 'metrics.jsonl', 'reconstructions', 'report.html'])
     expect(await readdir(join(whole, 'reconstructions'))).toEqual(['epoch-0001.png', 'epoch-0002.png'])
     const { width, height } = await sharp(join(whole, 'reconstructions/epoch-0002.png')).metadata()
     expect([width, height]).toEqual([4 * 116 + 4, 8 * 116 + 4]) // four columns, eight images of 4 x 28 pixels, gaps of 4
@@ -99,7 +99,7 @@ describe('gmml pretrain', () => {
       if (/step 1\/6/.test(output) && !child.killed) child.kill('SIGINT')
     })
     expect(stopped.code, stopped.stderr).toBe(130)
-    expect(stopped.stderr).toMatch(/Go on with: gmml pretrain '.*' --out '.*' --resume/)
+    expect(stopped.stderr).toMatch(/Go on with: gmml pretrain \S+ --out \S+ --resume/)
     const changed = await gmml(['pretrain', train, '--out', halves, '--resume', '--lr', '0.1'])
     expect(changed).toMatchObject({ code: 2, stderr: expect.stringMatching(/other settings: lr \(the run has 0\.0005, given is 0\.1\)/) as string })
     const resumed = await gmml(['pretrain', train, '--out', halves, '--resume'])
