@@ -3,6 +3,9 @@ import type { Parameter } from '../nn/index.js'
 import { call, keep, noGrad, operator, scope, type Tensor } from '../torch/index.js'
 
 const foreachLerp = operator('aten::_foreach_lerp_', 'Scalar')
+const foreachSubtract = operator('aten::_foreach_sub', 'List')
+const foreachMultiply = operator('aten::_foreach_mul_', 'Tensor')
+const foreachAdd = operator('aten::_foreach_add_', 'List')
 
 /**
  * A running mean of parameters, which often generalises better than their last values: after each step `mean = decay * mean +
@@ -29,11 +32,24 @@ export class ExponentialMovingAverage {
     return this.#means
   }
 
-  /** Takes the parameters' present values into the means. */
-  update(): void {
+  /**
+   * Takes the parameters' present values into the means.
+   *
+   * @param options - `foundInf`: one number on the device, as {@link Optimizer.step} takes it; 1 leaves the means as they are.
+   */
+  update({ foundInf }: { readonly foundInf?: Tensor } = {}): void {
+    if (this.#means.length === 0) return
     noGrad(() => {
       scope(() => {
-        if (this.#means.length) call(foreachLerp, this.#means, this.#parameters.map((parameter) => parameter.detach()), 1 - this.decay)
+        const parameters = this.#parameters.map((parameter) => parameter.detach())
+        if (!foundInf) {
+          call(foreachLerp, this.#means, parameters, 1 - this.decay)
+          return
+        }
+        // In parts: the operator in one takes the same weight only from the host.
+        const differences = call<Tensor[]>(foreachSubtract, parameters, this.#means)
+        call(foreachMultiply, differences, foundInf.rsub(1))
+        call(foreachAdd, this.#means, differences, 1 - this.decay)
       })
     })
   }

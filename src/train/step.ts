@@ -112,10 +112,11 @@ export abstract class TrainingStep {
     const norm = clipGradNorm(parameters, clip || Infinity, { perTensor: clipPerTensor })
     return noGrad(() => {
       const finite = norm.isfinite().logicalAnd(loss.isfinite()).to('float32')
-      this.optimizer.step({ foundInf: finite.rsub(1) })
+      const foundInf = finite.rsub(1)
+      this.optimizer.step({ foundInf })
       this.scaler?.update()
       this.optimizer.zeroGrad()
-      this.ema?.update()
+      this.ema?.update({ foundInf })
       return finite
     })
   }

@@ -11,6 +11,7 @@ const initial = draw()
 const steps = Array.from({ length: 5 }, draw)
 const decay = 0.9
 
+const none = torch.tensor(0)
 let wanted: Tensors
 
 beforeAll(async () => {
@@ -28,7 +29,8 @@ it("averages as PyTorch's AveragedModel, step by step, and lends its means", asy
     torch.noGrad(() => {
       for (const [name, parameter] of Object.entries(parameters)) parameter.copy_(values[name]!)
     })
-    ema.update()
+    // As a training does it, or as it is.
+    ema.update(step % 2 ? { foundInf: none } : {})
     for (const [i, name] of Object.keys(parameters).entries()) received[`mean.${step}.${name}`] = ema.means[i]!.clone()
   }
   report('EMA', expectAllNear(received, wanted, { absolute: 0, relative: 1e-6 }))
@@ -43,6 +45,18 @@ it("averages as PyTorch's AveragedModel, step by step, and lends its means", asy
   ema.dispose()
   for (const tensor of Object.values(received)) tensor.dispose()
   expect(torch.memory().tensors).toBeLessThanOrEqual(before)
+})
+
+it('stays where the step was skipped', () => {
+  const parameters = Object.values(initial).map((tensor) => new Parameter(tensor.clone()))
+  const ema = new ExponentialMovingAverage(parameters, decay)
+  torch.noGrad(() => parameters.forEach((parameter) => parameter.add_(1)))
+  const before = ema.means.map((mean) => mean.clone())
+  ema.update({ foundInf: torch.tensor(1) })
+  expect(ema.means.every((mean, i) => torch.equal(mean, before[i]!))).toBe(true)
+  ema.update({ foundInf: torch.tensor(0) })
+  expect(ema.means.filter((mean) => mean.numel() > 0).some((mean, i) => torch.equal(mean, before[i]!))).toBe(false)
+  new ExponentialMovingAverage([], decay).update({ foundInf: torch.tensor(1) })
 })
 
 it.each([1, -0.1, NaN, '0.9'])('refuses a decay of %s', (value) => {

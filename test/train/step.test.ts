@@ -83,5 +83,9 @@ describe('the running mean of the weights', () => {
       moved += parameter.detach().sub(initial[name]!).abs().max().item()
     }
     expect(moved).toBeGreaterThan(0.01)
+    // A step that is skipped does not move it either.
+    const before = step.ema!.means.map((mean) => mean.clone())
+    expect(step.run(clean.mul(NaN), 4, (view) => randomFor(7, view)).toArray()).toEqual([NaN, 0])
+    expect(step.ema!.means.every((mean, i) => torch.equal(mean, before[i]!))).toBe(true)
   })
 })
