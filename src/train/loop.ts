@@ -217,7 +217,9 @@ export class TrainingLoop {
     }
     this.#skipped.total++
     this.#skipped.inRow++
-    if (this.#skipped.inRow < this.config.maxSkipped) return
+    // A training whose steps all fail must not count as done because it has few of them.
+    const none = this.#step === this.#steps && this.#skipped.total === this.#steps
+    if (this.#skipped.inRow < this.config.maxSkipped && !none) return
     const what = Number.isFinite(loss) ? 'A gradient is not finite' : `The loss is ${loss}`
     const { path } = this.#lastCheckpoint
     // Steps asked for since may have changed weights in memory. The run ends here, and nothing of them is saved.

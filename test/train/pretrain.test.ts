@@ -249,6 +249,17 @@ describe('pretrain stops', () => {
     expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual([])
   })
 
+  it('where no step of a short training has success', async () => {
+    const { images, out, settings } = await small()
+    const config = { ...settings, images, out: out('a'), epochs: 1, lr: 1e30, warmupEpochs: 0, clip: 0 }
+    const spoil = vi.spyOn(GroupMaskedModel.prototype, 'loss').mockImplementation(function (this: GroupMaskedModel) {
+      return this.backbone.pos_embed.sum().mul(NaN)
+    })
+    await expect(pretrain(config)).rejects.toThrow(/^The loss is NaN: 3 steps without success in a row \(maxSkipped\), the last is step 3/)
+    spoil.mockRestore()
+    expect(await readdir(new RunFolder(out('a')).checkpoints)).toEqual([])
+  })
+
   it('not for a single step without a finite loss: that one changes nothing, and is counted', async () => {
     const { images, out, settings } = await small()
     const original: (...given: Parameters<GroupMaskedModel['loss']>) => torch.Tensor = Reflect.get(GroupMaskedModel.prototype, 'loss')
