@@ -96,7 +96,9 @@ class FinetuneRun implements TrainingTask {
     const folder = new RunFolder(config.out)
     requireNew(folder, config.resume)
     const capture = { graph: settleGraph(config, device, hooks.onNotice), onNotice: hooks.onNotice }
-    if (config.from !== 'random' && !existsSync(config.from)) {
+    // A run that goes on has its own weights.
+    const goesOn = saved !== null && (await folder.listCheckpoints()).length > 0 ? describedIn(saved) : null
+    if (!goesOn && config.from !== 'random' && !existsSync(config.from)) {
       throw new InputError(`Expected a run's folder, a file of weights or 'random' for from, received '${config.from}'`)
     }
     const cache = new ListingCache(folder.index, hooks.onNotice)
@@ -107,7 +109,6 @@ class FinetuneRun implements TrainingTask {
     const owned: { dispose(): void }[] = []
     try {
       if (config.threads) setNumThreads(config.threads)
-      const goesOn = saved !== null && (await folder.listCheckpoints()).length > 0 ? describedIn(saved) : null
       const { model, encoder } = await startClassifier(config, data.train, device, goesOn)
       owned.push(model)
       const found = { imageCount: data.train.length, imagesSha256: await fingerprintOf(data.train) }

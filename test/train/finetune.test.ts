@@ -174,6 +174,18 @@ describe('a finetuning that was interrupted and resumed equals one that was not,
     expect(await figures(config.out)).toEqual(await figures(whole.out))
   })
 
+  it('also where what it started from is gone', async () => {
+    const from = out()
+    await pretrain({ images: train, out: from, model: 'vit_micro', patchSize: 4, epochs: 1, batchSize: 8, amp: 'off', device: 'cpu', threads: 1 })
+    const config = settings({ from, epochs: 1 })
+    const whole = await finetune({ ...config, out: out() })
+    await interruptedAt(2, config)
+    await rm(from, { recursive: true })
+    expect((await finetune({ ...config, resume: true })).results!.scores).toEqual(whole.results!.scores)
+    // Before its first checkpoint a run has no weights of its own.
+    await expect(finetune(settings({ from }))).rejects.toThrow(/a run's folder, a file of weights or 'random' for from/)
+  })
+
   it('and, once done, is not asked again', async () => {
     const config = settings()
     await finetune(config)
