@@ -47,7 +47,7 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .option('--max-broken <part>', 'part of the images that may be broken, at least one image; 0 = none (default: 0.01)', shareFlag('--max-broken'))
     .option('--data-timeout <seconds>', 'without a single image, after which it stops (default: 300)', positiveFlag('--data-timeout'))
     .option('--limit <number>', 'use only so many images of each folder', integerFlag('--limit', 1))
-    .addOption(new Option('--model <name>', 'of a random encoder').choices(Object.keys(visionTransformers)).default('vit_small'))
+    .addOption(new Option('--model <name>', 'of a random encoder (default: vit_small)').choices(Object.keys(visionTransformers)))
     .option('--image-size <number>', 'of a random encoder', integerFlag('--image-size', 1))
     .option('--patch-size <number>', 'of a random encoder', integerFlag('--patch-size', 1))
     .option('--seed <number>', 'of a random encoder, and of what is held out', integerFlag('--seed', 0), 0)

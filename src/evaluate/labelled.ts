@@ -63,6 +63,9 @@ export class EvaluationSet {
   }
 }
 
+/** Part of the training images that is held out to be measured on, where there are no test images. */
+export const VALIDATION_PART = 0.1
+
 /** Where images to learn from and images to measure on are. */
 export interface LabelledRequest {
   /** Folder of images with classes. */
@@ -167,10 +170,11 @@ export function splitLabelled(images: LabelledImages, part: number, seed: number
 /**
  * Opens the images to learn from and those to measure on: test images, or, without them, a part held out of the training images.
  *
- * @throws InputError as {@link openTraining} and {@link openTest}, and where nothing can be held out.
+ * @throws InputError as {@link openTraining} and {@link openTest}, where nothing can be held out, and for a part to hold out beside test images.
  */
 export async function openLabelled(request: LabelledRequest): Promise<{ train: LabelledImages; evaluation: EvaluationSet }> {
-  const { test, limit, validation = 0.1, seed = 0 } = request
+  const { test, limit, validation = VALIDATION_PART, seed = 0 } = request
+  if (test !== undefined && request.validation !== undefined) throw expected('nothing beside test images', '--validation', validation)
   const train = await openTraining(request.train, { limit })
   if (test !== undefined) return { train, evaluation: await openTest(train, test, { limit }) }
   const split = splitLabelled(train, validation, seed)

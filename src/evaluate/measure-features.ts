@@ -1,6 +1,6 @@
 import { noGrad, type Tensor } from '../torch/index.js'
 import { knnScores, type KnnOptions, type Labelled } from './knn.js'
-import { openLabelled, type LabelledRequest } from './labelled.js'
+import { openLabelled, VALIDATION_PART, type LabelledRequest } from './labelled.js'
 import { trainLinearProbe, type LinearProbeOptions } from './linear-probe.js'
 import { prepareResults, resultsOf, writeResults, type Results } from './results.js'
 import { Subject, type SubjectRequest } from './subject.js'
@@ -47,10 +47,12 @@ async function measure(
       })
       return { indices: queries.indices, scores: Object.fromEntries(scored) }
     })
-    const { device = 'cpu', features = 'both', block, limit } = request
+    const { features = 'both', block, limit, validation = VALIDATION_PART, seed = 0 } = request
+    const { encoder, backbone, device } = subject
     const all = {
-      ...settings, device, ...(subject.backbone && { features, ...(block && { block }) }), ...(limit && { limit }),
-      ...(Object.keys(chosen).length && { chosen })
+      ...settings, seed, device, precision: 'float32',
+      ...(encoder && backbone && { model: encoder.model, imageSize: encoder.imageSize, patchSize: encoder.patchSize, features, block: block ?? backbone.depth }),
+      ...(evaluation.split === 'validation' && { validation }), ...(limit && { limit }), ...(Object.keys(chosen).length && { chosen })
     }
     const results = resultsOf({ command, subject: request.subject, train, evaluation, settings: all, start }, scores)
     if (request.out !== undefined) await writeResults(request.out, results)

@@ -62,15 +62,15 @@ async function chooseEncoder(
 /** What is measured: an encoder, or the pixels themselves. */
 export class Subject {
   readonly #request: SubjectRequest
-  readonly #device: Device
+  readonly device: Device
   readonly #size: { readonly height: number; readonly width: number }
   readonly #statistics: Statistics
 
   private constructor(
-    request: SubjectRequest, train: ImageSource, encoder: EncoderDescription | null, readonly backbone: VisionTransformer | null
+    request: SubjectRequest, train: ImageSource, readonly encoder: EncoderDescription | null, readonly backbone: VisionTransformer | null
   ) {
     this.#request = request
-    this.#device = settleDevice(request.device ?? 'cpu')
+    this.device = settleDevice(request.device ?? 'cpu')
     const [height, width] = encoder?.imageSize ?? (train.kind === 'memory' ? [train.height, train.width] : [32, 32])
     this.#size = { height, width }
     this.#statistics = encoder ?? defaultStatistics(train)
@@ -78,10 +78,14 @@ export class Subject {
 
   /**
    * @param train - Images that it is measured with: a random encoder is made for them.
-   * @throws InputError for what is no encoder, one that takes other images, and features or a block that it does not have.
+   * @throws InputError for what is no encoder, one that takes other images, features or a block that it does not have, and what only a random
+   *   encoder is told.
    */
   static async open(request: SubjectRequest, train: ImageSource): Promise<Subject> {
-    const { features = 'both', block, device = 'cpu', subject } = request
+    const { features = 'both', block, device = 'cpu', subject, model, imageSize, patchSize } = request
+    for (const [name, value] of Object.entries({ model, imageSize, patchSize })) {
+      if (subject !== 'random' && value !== undefined) throw expected(`nothing, as '${subject}' is no random encoder,`, name, value)
+    }
     const { encoder = null, backbone = null } = (await chooseEncoder(request, train)) ?? {}
     try {
       if (encoder && encoder.channels !== train.channels) {
@@ -107,7 +111,7 @@ export class Subject {
   async features(images: ImageSource): Promise<SubjectFeatures> {
     const { features: wanted = 'both', block, workers, maxBroken, dataTimeout, onBroken, onNotice } = this.#request
     const loader = new Loader(images, {
-      size: this.#size, device: this.#device, statistics: this.#statistics,
+      size: this.#size, device: this.device, statistics: this.#statistics,
       ...(workers !== undefined && { workers }), ...(maxBroken !== undefined && { maxBroken }), ...(dataTimeout !== undefined && { dataTimeout }),
       ...(onBroken && { onBroken }), ...(onNotice && { onNotice })
     })

@@ -1,6 +1,8 @@
 import { chooseLabelled, defaultStatistics, type ListingCache, parseLabelBudget } from '../data/index.js'
 import { expected, InputError } from '../errors.js'
-import { openTest, openTraining, selectLabelled, splitLabelled, type EvaluationSet, type LabelledImages } from '../evaluate/labelled.js'
+import {
+  openTest, openTraining, selectLabelled, splitLabelled, VALIDATION_PART, type EvaluationSet, type LabelledImages
+} from '../evaluate/labelled.js'
 import { manualSeed, scope, type Device } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
 import { buildEncoder, encoderFrom, type EncoderDescription } from './checkpoint.js'
@@ -17,8 +19,6 @@ export interface FinetuneData {
   /** Asked once, at the end. */
   readonly test: EvaluationSet | null
 }
-
-const VALIDATION_PART = 0.1
 
 /**
  * Opens the images, and draws those whose classes may be used.

@@ -100,6 +100,12 @@ describe('measureKnn', () => {
     const test = await stripes(6, { seed: 1 })
     await expect(measureKnn({ subject: 'nowhere', train, test })).rejects.toThrow(/'pixels' for what to measure, received 'nowhere'/)
     await expect(measureKnn({ subject: train, train, test })).rejects.toThrow(/has no weights/)
+    // What would have no effect.
+    await expect(measureKnn({ subject: 'pixels', train, test, validation: 0.2 })).rejects.toThrow(/nothing beside test images for --validation, received 0.2/)
+    for (const [name, value] of Object.entries({ model: 'vit_micro', imageSize: 8, patchSize: 4 })) {
+      const useless = measureKnn({ subject: 'pixels', train, test, [name]: value })
+      await expect(useless).rejects.toThrow(`nothing, as 'pixels' is no random encoder, for ${name}, received`)
+    }
     await expect(measureKnn({ subject: 'pixels', train, test, k: 0 })).rejects.toThrow(/at least 1 for k/)
     const wrongPatch = measureKnn({ subject: 'random', train, test, ...micro, patchSize: 3 })
     await expect(wrongPatch).rejects.toThrow(/a divisor of the image size 8 x 8/)
@@ -149,7 +155,12 @@ describe('what is measured', () => {
     expect((await readdir(folder)).sort()).toEqual(['confusion-cls.png', 'confusion-mean.png', 'results.json'])
     const { format, width } = await sharp(join(folder, 'confusion-cls.png')).metadata()
     expect([format, width > 300]).toEqual(['png', true])
-    expect(results).toMatchObject({ command: 'knn', subject: 'random', settings: { k: 5, temperature: 0.07 }, measuredOn: { split: 'test', images: 30 } })
+    expect(results).toMatchObject({ command: 'knn', subject: 'random', measuredOn: { split: 'test', images: 30 } })
+    // All that it takes to measure the same once more.
+    const settings = { k: 5, temperature: 0.07, centre: false, seed: 0, device: 'cpu', precision: 'float32', features: 'both', block: 4 }
+    expect(results.settings).toEqual({ ...settings, model: 'vit_micro', imageSize: [8, 8], patchSize: 4 })
+    const held = await measureKnn({ subject: 'pixels', train, k: 5, validation: 0.2, seed: 3, limit: 50 })
+    expect(held.settings).toEqual({ k: 5, temperature: 0.07, centre: true, seed: 3, device: 'cpu', precision: 'float32', validation: 0.2, limit: 50 })
     const sums = results.scores['mean']!.confusion.map((row) => row.reduce((sum, count) => sum + count, 0))
     expect(sums).toEqual([10, 10, 10])
 
