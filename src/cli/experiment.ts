@@ -32,13 +32,17 @@ export function experimentCommand(): Command {
       display.print(`[${number}/${of}] ${name}${done ? ': done before' : ''}`)
     }
     try {
-      const { status, report } = await experiment(settings, { ...display, onPart, signal: abortOnSignal(display) })
+      const { status, report, found } = await experiment(settings, { ...display, onPart, signal: abortOnSignal(display) })
       display.stop()
       if (status === 'interrupted') {
         display.print('Stopped. The same command goes on where it stopped.')
         exitAtOnce(INTERRUPTED)
       }
       display.print(`Done in ${duration((performance.now() - start) / 1000)}: ${report}`)
+      const diverged = found.finished.filter(({ score }) => !score).length
+      if (diverged === 0) return
+      display.print(`${diverged} of ${found.finished.length} finetunings diverged, and are in no mean. The same command tries them again.`)
+      process.exitCode = 1
     } finally {
       display.stop()
     }

@@ -3,14 +3,15 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { chooseLabelled, parseLabelBudget } from '../data/index.js'
-import { InputError, SettingsError } from '../errors.js'
-import { measureKnn, measureProbe, openTest, openTraining, readResults, type Results } from '../evaluate/index.js'
+import { DivergedError, InputError, SettingsError } from '../errors.js'
+import { measureKnn, measureProbe, openTest, openTraining, readResults, type LabelledImages, type Results } from '../evaluate/index.js'
 import { writeFileAtomic } from '../io/index.js'
 import { setNumThreads } from '../torch/index.js'
 import { finetune, pretrain, RunFolder, type FinetuneConfigInput, type PretrainHooks } from '../train/index.js'
 import { chooseLearningRate, chosenLr, planTrials, requireHeldOut, trialSettings, type Choice } from './choice.js'
 import { parseExperimentConfig, type ExperimentConfig, type ExperimentConfigInput } from './config.js'
 import { finetuneSettings, planCells, planFeatures, pretrainSettings, type Cell, type FeatureMeasurement, type Sizes } from './plan.js'
+import { keepPrecisions, settlePrecisions } from './precision.js'
 import { requireFinished } from './pretrained.js'
 import { writeReport, type Found } from './report.js'
 import type { Finished } from './summary.js'
@@ -52,9 +53,7 @@ function isElsewhere(before: string | undefined, now: string | undefined): boole
 }
 
 /** @throws SettingsError if what is there was made with other settings. */
-async function requireSameExperiment(config: ExperimentConfig, path: string): Promise<void> {
-  if (!existsSync(path)) return
-  const before = await readSettings(path)
+function requireSameExperiment(config: ExperimentConfig, before: ExperimentConfig): void {
   const names = Object.keys(config) as (keyof ExperimentConfig)[]
   const changed = names.filter((name) => !changeable.includes(name) && JSON.stringify(config[name]) !== JSON.stringify(before[name]))
   for (const name of ['images', 'test'] as const) if (isElsewhere(before[name], config[name])) changed.push(name)
@@ -70,7 +69,7 @@ function countBy(labels: Iterable<number>): Map<number, number> {
 }
 
 /** Opens everything that will be needed, so that a slip is found before the first hour is spent. */
-async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
+async function measureSizes(config: ExperimentConfig): Promise<{ sizes: Sizes; train: LabelledImages }> {
   const { labels, finetuneEpochs, seeds, lrs, finetune, scratch } = config
   if (labels.length !== finetuneEpochs.length) {
     throw new SettingsError(`Expected as many finetuneEpochs as labels (${labels.length}), received ${finetuneEpochs.length}`)
@@ -88,7 +87,7 @@ async function measureSizes(config: ExperimentConfig): Promise<Sizes> {
   const sizes = { pretrain: done?.images ?? train.length, pretrainEpochs: done?.epochs ?? config.pretrainEpochs, perClass, labelled }
   if (lrs) requireHeldOut(config, sizes, train.labels)
   if (seeds < config.totalSeeds) throw new SettingsError(`Expected at most seeds (${seeds}) for totalSeeds, received ${config.totalSeeds}`)
-  return sizes
+  return { sizes, train }
 }
 
 /** What is not there yet of the features. Null if it was interrupted. */
@@ -117,19 +116,23 @@ function requireSameTraining(before: Results['settings'], { out, epochs, lr }: F
 /**
  * Shows what pretraining on a data set is worth on it: pretrains, chooses learning rates if there are some to choose from, then finetunes
  * from the pretrained and from random weights for each label budget and seed, and measures all on the test images. Writes report.md,
- * accuracy.png and results.json. What is done is not done again, so an experiment that was interrupted goes on when it is called again.
+ * accuracy.png and results.json. A finetuning that diverges is counted as such, and is in no mean. What is done is not done again, so an
+ * experiment that was interrupted goes on when it is called again.
  *
  * @param input - Settings; {@link experimentSchema} lists them with their defaults.
  * @throws SettingsError for settings that are not legal, or others than those that the folder's experiment has; InputError as pretraining
  *   and finetuning.
  */
 export async function experiment(input: ExperimentConfigInput, hooks: ExperimentHooks = {}): Promise<ExperimentResult> {
-  const config = parseExperimentConfig(input)
-  const settingsFile = join(config.out, 'experiment.json')
-  await requireSameExperiment(config, settingsFile)
-  const sizes = await measureSizes(config)
+  const given = parseExperimentConfig(input)
+  const settingsFile = join(given.out, 'experiment.json')
+  const before = existsSync(settingsFile) ? await readSettings(settingsFile) : null
+  const kept = before ? keepPrecisions(given, before) : given
+  if (before) requireSameExperiment(kept, before)
+  const { sizes, train } = await measureSizes(kept)
   // Also for what follows a pretraining that was done before.
-  if (config.threads) setNumThreads(config.threads)
+  if (kept.threads) setNumThreads(kept.threads)
+  const config = settlePrecisions(kept, train)
   const trials = config.lrs ? planTrials(config) : []
   const pretrainings = config.pretrained === undefined ? Array.from({ length: config.pretrainings }, (_, seed) => seed) : []
   await mkdir(config.out, { recursive: true })
@@ -174,9 +177,14 @@ export async function experiment(input: ExperimentConfigInput, hooks: Experiment
     report = await writeReport(config, sizes, found)
   }
   for (const cell of planCells(config, sizes, (arm, labels) => chosenLr(found.choices, arm, labels))) {
-    const results = await finish(cell, finetuneSettings(config, cell), `seed ${cell.seed}`)
+    const results = await finish(cell, finetuneSettings(config, cell), `seed ${cell.seed}`).catch((error: Error) => {
+      // One that diverges is a result, too, and no reason to do without the others.
+      if (!(error instanceof DivergedError)) throw error
+      hooks.onNotice?.(error.message)
+      return 'diverged' as const
+    })
     if (!results) return interrupted()
-    found.finished.push({ cell, images: sizes.labelled.get(cell.labels)!, score: results.scores['classifier']! })
+    found.finished.push({ cell, images: sizes.labelled.get(cell.labels)!, score: results === 'diverged' ? null : results.scores['classifier']! })
     report = await writeReport(config, sizes, found)
   }
   return { status: 'done', report, found }

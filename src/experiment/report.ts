@@ -27,13 +27,18 @@ const percent = (part: number) => (100 * part).toFixed(2)
 const describeSpread = ({ mean, deviation, values }: Spread) =>
   deviation === null ? `${percent(mean)} (n = 1)` : `${percent(mean)} ± ${percent(deviation)} (n = ${values.length})`
 
+function describeRow({ accuracy, diverged }: Row): string {
+  const lost = diverged > 0 ? `${diverged} of ${diverged + (accuracy?.values.length ?? 0)} diverged` : null
+  return [accuracy && describeSpread(accuracy), lost].filter((part) => part !== null).join(', ')
+}
+
 function accuracyTable(rows: readonly Row[]): string {
   const budgets = [...new Set(rows.map(({ labels }) => labels))]
   const find = (labels: string, arm: Arm) => rows.find((row) => row.labels === labels && row.arm === arm)
   const cells = budgets.map((labels) => {
     const [pretrained, scratch, total] = (['pretrained', 'scratch', 'scratch-total'] as const).map((arm) => find(labels, arm))
-    const show = (row: Row | undefined) => (row ? describeSpread(row.accuracy) : '-')
-    const gain = pretrained && scratch ? `${(100 * (pretrained.accuracy.mean - scratch.accuracy.mean)).toFixed(2)}` : '-'
+    const show = (row: Row | undefined) => (row ? describeRow(row) : '-')
+    const gain = pretrained?.accuracy && scratch?.accuracy ? percent(pretrained.accuracy.mean - scratch.accuracy.mean) : '-'
     return [labels, String((pretrained ?? scratch ?? total)!.images), show(pretrained), show(scratch), show(total), gain]
   })
   const columns = ['labels', 'images', 'pretrained, finetuned', 'from scratch', 'from scratch, total budget', 'points gained']
@@ -72,8 +77,8 @@ function commandsOf(config: ExperimentConfig, sizes: Sizes, { features, choices,
 async function draw(rows: readonly Row[]): Promise<Uint8Array> {
   const series = (Object.keys(arms) as Arm[]).flatMap((arm) => {
     const points = rows
-      .filter((row) => row.arm === arm)
-      .map(({ images, accuracy: { mean, deviation } }) => ({
+      .flatMap(({ arm: own, images, accuracy }) => (own === arm && accuracy ? [{ images, ...accuracy }] : []))
+      .map(({ images, mean, deviation }) => ({
         x: images, y: 100 * mean, ...(deviation !== null && { low: 100 * (mean - deviation), high: 100 * (mean + deviation) })
       }))
       .sort((a, b) => a.x - b.x)
@@ -96,7 +101,8 @@ export async function writeReport(config: ExperimentConfig, sizes: Sizes, found:
   const rows = summarise(found.finished)
   const { pretrain: images, pretrainEpochs } = sizes
   const path = join(config.out, 'report.md')
-  if (rows.length) await writeFileAtomic(join(config.out, 'accuracy.png'), await draw(rows))
+  const drawn = rows.some(({ accuracy }) => accuracy)
+  if (drawn) await writeFileAtomic(join(config.out, 'accuracy.png'), await draw(rows))
   const versions = { gmml: version, libtorch: buildInfo().torch }
   const software = `gmml ${version}, libtorch ${versions.libtorch}`
   const results = { versions, images, pretrainEpochs, rows, choices: found.choices, features: found.features }
@@ -108,7 +114,7 @@ export async function writeReport(config: ExperimentConfig, sizes: Sizes, found:
   const text = [
     `# What pretraining is worth on ${config.images}`,
     `${config.model}, pretrained for ${pretrainEpochs} epochs on ${images} images without labels; ${software}.`,
-    ...(rows.length ? ['## Finetuning', spread, accuracyTable(rows), '![Test accuracy by labelled images](accuracy.png)'] : []),
+    ...(rows.length ? ['## Finetuning', spread, accuracyTable(rows), ...(drawn ? ['![Test accuracy by labelled images](accuracy.png)'] : [])] : []),
     ...(found.choices.length ? ['## Learning rates', choosing, choiceTable(found.choices)] : []),
     ...(found.features.length ? ['## Features without finetuning', featureTable(found.features)] : []),
     '## Commands', ['```sh', ...commandsOf(config, sizes, found), '```'].join('\n')

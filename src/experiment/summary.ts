@@ -22,14 +22,18 @@ export interface Row {
   /** Labelled images. */
   readonly images: number
   readonly epochs: number
-  readonly accuracy: Spread
+  /** Of the finetunings that came to their end; null if none did. */
+  readonly accuracy: Spread | null
+  /** How many did not: their loss or gradients were not finite. */
+  readonly diverged: number
 }
 
-/** A finished finetuning. */
+/** A finetuning that was done. */
 export interface Finished {
   readonly cell: Cell
   readonly images: number
-  readonly score: Score
+  /** Null if it diverged. */
+  readonly score: Score | null
 }
 
 /** Mean and spread over the seeds, in the order of the finetunings. */
@@ -41,6 +45,9 @@ export function summarise(finished: readonly Finished[]): Row[] {
   }
   return [...groups.values()].map((group) => {
     const { cell: { arm, labels, epochs }, images } = group[0]!
-    return { arm, labels, images, epochs, accuracy: spreadOf(group.map(({ score }) => score.accuracy)) }
+    const accuracies = group.flatMap(({ score }) => score?.accuracy ?? [])
+    return {
+      arm, labels, images, epochs, accuracy: accuracies.length > 0 ? spreadOf(accuracies) : null, diverged: group.length - accuracies.length
+    }
   })
 }

@@ -5,12 +5,12 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 
 import { readResults } from '../../src/evaluate/index.js'
-import { experiment, type ExperimentConfigInput } from '../../src/experiment/index.js'
+import { experiment, type ExperimentConfig, type ExperimentConfigInput } from '../../src/experiment/index.js'
 import { parseExperimentConfig } from '../../src/experiment/config.js'
 import { commandLine } from '../../src/experiment/command.js'
 import { finetuneSettings, planCells } from '../../src/experiment/plan.js'
 import * as torch from '../../src/torch/index.js'
-import { finetune, pretrain } from '../../src/train/index.js'
+import { finetune, pretrain, RunFolder } from '../../src/train/index.js'
 import { gmml } from '../cli/support.js'
 import { folderWith } from '../data/support.js'
 import { stripeFiles, stripes } from '../evaluate/support.js'
@@ -55,7 +55,7 @@ describe('experiment', () => {
     expect(total.settings['epochs']).toBe(3 + (2 * 2 * 48) / 12)
     expect(total.settings['layerDecay']).toBe(1)
     const text = await readFile(report!, 'utf8')
-    const row = found.finished.filter(({ cell }) => cell.arm === 'pretrained' && cell.labels === '25%').map(({ score }) => score.accuracy)
+    const row = found.finished.filter(({ cell }) => cell.arm === 'pretrained' && cell.labels === '25%').map(({ score }) => score!.accuracy)
     const mean = (100 * (row[0]! + row[1]!)) / 2
     expect(text).toContain(`${mean.toFixed(2)} ± ${(100 * Math.abs(row[0]! - row[1]!) / Math.SQRT2).toFixed(2)} (n = 2)`)
     expect(text).toMatch(/\| 25% +\| 12 +\|/)
@@ -186,6 +186,20 @@ describe('experiment', () => {
     for (const { accuracies, lr } of found.choices) expect([accuracies[1]!.accuracy, lr]).toEqual([null, 1e-3])
   }, 60_000)
 
+  it('reports a finetuning that diverges as such, does the others, and tries it again when asked', async () => {
+    const config = settings({ labels: ['100%'], finetuneEpochs: [1], totalSeeds: 0, scratch: { lr: 1e30, maxSkipped: 1 } })
+    const notices: string[] = []
+    const { status, report, found } = await experiment(config, { onNotice: (message) => void notices.push(message) })
+    expect([status, notices.length, found.finished.map(({ score }) => score === null)]).toEqual(['done', 2, [false, true, false, true]])
+    expect(notices[0]).toMatch(/steps without success in a row|network that made them has diverged/)
+    const row = (await readFile(report!, 'utf8')).split('\n').find((line) => line.startsWith('| 100%'))!
+    expect(row).toMatch(/^\| 100% +\| 48 +\| \d+\.\d\d ± \d+\.\d\d \(n = 2\) \| 2 of 2 diverged +\| - +\| - +\|$/)
+    const file = join(await folderWith({ 'settings.json': JSON.stringify({ ...config, images: undefined, out: undefined }) }), 'settings.json')
+    const outcome = await gmml(['experiment', images, '--out', out, '--config', file])
+    expect(outcome.code, outcome.stderr).toBe(1)
+    expect(outcome.stderr).toContain('2 of 4 finetunings diverged, and are in no mean.')
+  }, 60_000)
+
   it('refuses what cannot be, before anything is done', async () => {
     const cases: readonly [Partial<ExperimentConfigInput>, RegExp][] = [
       [{ finetuneEpochs: [1] }, /as many finetuneEpochs as labels \(2\), received 1/],
@@ -221,6 +235,30 @@ describe('experiment', () => {
     expect((await experiment({ ...config, images: join(others, 'link') })).status).toBe('done')
     await rename(images, join(others, 'moved'))
     expect((await experiment({ ...config, images: join(others, 'moved') })).status).toBe('done')
+  }, 60_000)
+
+  it('settles once what precision auto is, for all that is compared', async () => {
+    const config = settings({
+      labels: ['100%'], finetuneEpochs: [1], seeds: 1, totalSeeds: 0, pretrain: { batchSize: 16 }, finetune: { batchSize: 8 }, scratch: { amp: 'auto' }
+    })
+    const { tensors } = torch.memory()
+    const { report } = await experiment(config)
+    expect(torch.memory().tensors).toBeLessThanOrEqual(tensors)
+    const path = join(out, 'experiment.json')
+    const settled = JSON.parse(await readFile(path, 'utf8')) as ExperimentConfig
+    const { amp } = settled.finetune as { amp: string }
+    expect(['off', 'bf16']).toContain(amp)
+    expect(['off', 'bf16']).toContain(settled.pretrain['amp'])
+    expect(settled.scratch).toEqual({})
+    const commands = (await readFile(report!, 'utf8')).split('\n').filter((line) => line.startsWith('gmml finetune'))
+    expect(commands).toHaveLength(2)
+    for (const command of commands) expect(command).toContain(` --amp ${amp}`)
+    // It stays when the experiment goes on, whatever would be measured now.
+    const other = amp === 'off' ? 'bf16' : 'off'
+    await writeFile(path, JSON.stringify({ ...settled, finetune: { ...settled.finetune, amp: other } }))
+    expect((await experiment({ ...config, seeds: 2 })).status).toBe('done')
+    expect(await new RunFolder(join(out, 'finetune/scratch-100-percent-seed-1')).readConfig()).toMatchObject({ amp: other })
+    await expect(experiment({ ...config, finetune: { batchSize: 8, amp } })).rejects.toThrow(/other settings of finetune/)
   }, 60_000)
 
   it('refuses files that are damaged, by name', async () => {
