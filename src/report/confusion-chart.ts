@@ -4,7 +4,7 @@ import type { Axis, Mark, Spec } from 'vega'
 import { expected } from '../errors.js'
 import { DENSITY, draw, titleLines, type Chart, type TextWidth } from './draw.js'
 import { EMPTY, inkOn, shade, shadeScale } from './shades.js'
-import { cut, requireText } from './text.js'
+import { cutNames, requireText } from './text.js'
 
 /** How often images of each class were taken for each class. */
 export interface Confusion {
@@ -123,7 +123,7 @@ function labelling(names: readonly string[], cell: number, textWidth: TextWidth)
   const step = cell >= LABELS_FROM ? 1 : Math.ceil(SPARSE_LABELS / cell)
   const fontSize = step > 1 ? LABELS_FROM : Math.min(12, cell - 1)
   const width = (text: string) => textWidth(text, fontSize)
-  const labels = names.map((name, i) => (i % step ? '' : cut(name, MAX_LABEL, width)))
+  const labels = cutNames(names, MAX_LABEL, width).map((name, i) => (i % step ? '' : name))
   return { labels, step, fontSize, upright: labels.every((label) => width(label) <= cell - 6) }
 }
 

@@ -3,7 +3,7 @@ import type { Axis, Legend, Mark, Scale, Spec } from 'vega'
 import { expected } from '../errors.js'
 import { DENSITY, draw, titleLines, type Chart, type TextWidth } from './draw.js'
 import { extent, requirePoint, thin, type Point } from './points.js'
-import { cut, requireText } from './text.js'
+import { cutNames, requireText } from './text.js'
 
 /** Lines in one coordinate system. */
 export interface Lines {
@@ -28,6 +28,11 @@ const SHAPES = ['circle', 'square', 'triangle-up', 'diamond', 'triangle-down', '
 const DASHES = [[1, 0], [6, 3], [2, 2]]
 
 const WIDTH = 600
+const X_LABEL_SIZE = 12
+/** CSS pixels between two labels of an axis. */
+const LABEL_GAP = 8
+/** CSS pixels beside the outermost symbols. */
+const SYMBOL_PADDING = 24
 const HEIGHT = 360
 const Y_TICKS = 6
 
@@ -127,8 +132,8 @@ function scales({ x, series }: Lines, rows: ReturnType<typeof rowsOf>, symbols: 
   const lap = (i: number) => Math.floor(i / COLOURS.length)
   return [
     {
-      name: 'x', type: x.log ? 'log' : 'linear', range: 'width', zero: false, nice: false, padding: symbols ? 24 : 0,
-      domain: extent([...rows.map((row) => row.x), ...(x.ticks ?? []).map(({ value }) => value)], x.log)
+      name: 'x', type: x.log ? 'log' : 'linear', range: 'width', zero: false, nice: false, padding: symbols ? SYMBOL_PADDING : 0,
+      domain: domainOf(x, rows)
     },
     {
       name: 'y', type: 'linear', range: 'height', zero: false, nice: Y_TICKS,
@@ -141,14 +146,36 @@ function scales({ x, series }: Lines, rows: ReturnType<typeof rowsOf>, symbols: 
   ]
 }
 
-function axes({ x, y }: Lines): Axis[] {
-  const ticks = x.ticks && {
-    values: x.ticks.map(({ value }) => value),
-    encode: { labels: { update: { text: { signal: 'labels[datum.value]' } } } }
+/**
+ * What is written at each tick that is given; nothing where the next one's label takes the space. The last one, of the most labels or steps,
+ * is always there.
+ */
+function labelsOf({ ticks = [], log = false }: Lines['x'], [least, greatest]: readonly [number, number], textWidth: TextWidth): Record<string, string> {
+  const place = (value: number) => (log ? Math.log(value) : value)
+  const scale = (WIDTH - 2 * SYMBOL_PADDING) / (place(greatest) - place(least))
+  const labels: Record<string, string> = {}
+  let free = Infinity
+  for (const { value, label } of [...ticks].sort((a, b) => b.value - a.value)) {
+    const half = textWidth(label, X_LABEL_SIZE) / 2
+    const middle = scale * (place(value) - place(least))
+    labels[value] = middle + half <= free ? label : ''
+    if (labels[value]) free = middle - half - LABEL_GAP
   }
+  return labels
+}
+
+/** The least and the greatest x of points and ticks. */
+const domainOf = ({ ticks = [], log = false }: Lines['x'], rows: ReturnType<typeof rowsOf>) =>
+  extent([...rows.map((row) => row.x), ...ticks.map(({ value }) => value)], log)
+
+function axes({ x, y }: Lines): Axis[] {
+  // Vega drops some of the values that it is given where there is a tick count.
+  const ticks: Partial<Axis> = x.ticks
+    ? { values: x.ticks.map(({ value }) => value), encode: { labels: { update: { text: { signal: 'labels[datum.value]' } } } } }
+    : { tickCount: x.log ? 4 : 8, labelOverlap: true }
   return [
     { scale: 'y', orient: 'left', title: y.title, description: y.title, grid: true, ticks: false, domain: false, tickCount: Y_TICKS },
-    { scale: 'x', orient: 'bottom', title: x.title, description: x.title, tickCount: x.log ? 4 : 8, labelOverlap: true, ...ticks }
+    { scale: 'x', orient: 'bottom', title: x.title, description: x.title, ...ticks }
   ]
 }
 
@@ -178,14 +205,14 @@ export async function lineChart(lines: Lines): Promise<Chart> {
   const symbols = series.every(({ points }) => points.length <= MAX_SYMBOLS)
   const rows = rowsOf(series)
   return draw((textWidth): Spec => {
-    const names = series.map(({ name }) => cut(name, WIDTH - 40, (text) => textWidth(text, 12)))
+    const names = cutNames(series.map(({ name }) => name), WIDTH - 40, (text) => textWidth(text, 12))
     return {
       width: WIDTH,
       height: HEIGHT,
       title: { text: titleLines(title, WIDTH, textWidth) },
       signals: [
         { name: 'names', value: names },
-        { name: 'labels', value: Object.fromEntries((x.ticks ?? []).map(({ value, label }) => [value, label])) }
+        { name: 'labels', value: labelsOf(x, domainOf(x, rows), textWidth) }
       ],
       data: [{ name: 'all', values: rows }],
       scales: scales(legal, rows, symbols),

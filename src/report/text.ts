@@ -19,6 +19,24 @@ export function cut(text: string, limit: number, width: (text: string) => number
   return `${characters.slice(0, fits).join('').trimEnd()}…`
 }
 
+/** As {@link cut}, but the end stays, too: what tells names of one beginning from each other. */
+export function cutMiddle(text: string, limit: number, width: (text: string) => number): string {
+  const characters = [...text]
+  for (let kept = characters.length; kept > 1; kept--) {
+    const first = kept >> 1
+    const short = kept === characters.length ? text : `${characters.slice(0, first).join('').trimEnd()}…${characters.slice(first - kept).join('').trimStart()}`
+    if (width(short) <= limit) return short
+  }
+  return '…'
+}
+
+/** Names of at most such a width; where cutting their ends would make some alike, they are cut in their middle. */
+export function cutNames(names: readonly string[], limit: number, width: (text: string) => number): string[] {
+  const short = names.map((name) => cut(name, limit, width))
+  const alike = new Set(short).size < new Set(names).size
+  return alike ? names.map((name) => cutMiddle(name, limit, width)) : short
+}
+
 /** The text in lines of at most such a width, broken at blanks; a word that is wider is cut. */
 export function wrap(text: string, limit: number, width: (text: string) => number): string[] {
   const lines: string[] = []

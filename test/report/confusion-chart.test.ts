@@ -124,6 +124,12 @@ describe('confusionChart', () => {
     expect(times('70.0')).toBe(6)
   })
 
+  it('cuts names of the same beginning in their middle', async () => {
+    const classes = [0, 1, 2].map((i) => `organisms/animals/vertebrates/mammals/felidae/species-${i}`)
+    const written = texts((await confusionChart({ classes, counts: counts(3, 70), title: '' })).svg)
+    for (const i of [0, 1, 2]) expect(written.filter((text) => new RegExp(`^organisms/.*….*/species-${i}$`).test(text))).toHaveLength(2)
+  })
+
   it('breaks a long title, so that the picture stays as wide as the cells', async () => {
     const draw = (title: string) => confusionChart({ classes: ['a', 'b'], counts: [[1, 0], [0, 1]], title })
     const title = 'A title of many words '.repeat(10).trim()

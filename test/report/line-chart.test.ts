@@ -107,6 +107,16 @@ describe('lineChart', () => {
     }
   })
 
+  it('has every tick that is given, and writes at those that have space for it, the last one before all', async () => {
+    const values = [200, 210, 400, 600, 2000, 2100, 20_000]
+    const ticks = values.map((value) => ({ value, label: `${value}/class (${10 * value})` }))
+    const points = values.map((x, y) => ({ x, y }))
+    const { svg } = await lineChart({ ...line(points), x: { title: 'x', log: true, ticks } })
+    expect(texts(svg).filter((text) => text.includes('/class'))).toEqual(['210/class (2100)', '600/class (6000)', '2100/class (21000)', '20000/class (200000)'])
+    const tickGroup = /role-axis-tick"[^>]*>(.*?)<\/g>/.exec(svg.slice(svg.indexOf('aria-label="x"')))![1]!
+    expect(tickGroup.match(/<line/g)).toHaveLength(values.length)
+  })
+
   it('breaks a long title and cuts a long name', async () => {
     const name = 'a series with a name '.repeat(20)
     const { svg, width } = await lineChart({ ...accuracy, title: 'many words '.repeat(30), series: [{ ...accuracy.series[0]!, name }] })
