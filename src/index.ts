@@ -5,6 +5,6 @@ export {
   experiment, experimentSchema, type ExperimentConfig, type ExperimentConfigInput, type ExperimentHooks, type ExperimentResult
 } from './experiment/index.js'
 export { visionTransformer, visionTransformers, VisionTransformer } from './vision/index.js'
-export { accuracy, extractFeatures, knnPredict, measureKnn, measureProbe, reconstructionError } from './evaluate/index.js'
+export { accuracy, classifyImages, extractFeatures, knnPredict, measureKnn, measureProbe, reconstructionError } from './evaluate/index.js'
 export { InputError } from './errors.js'
 export { TorchError } from './native/errors.js'

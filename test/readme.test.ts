@@ -43,7 +43,7 @@ describe('README', () => {
       finetune: /test: \d+\.\d\d %/, export: /backbone\.onnx/
     }
     const commands = gmmlCommands(readme)
-    expect(commands.map(([command]) => command)).toEqual(['data', 'pretrain', 'knn', 'probe', 'finetune', 'export'])
+    expect(commands.map(([command]) => command)).toEqual(['data', 'pretrain', 'knn', 'probe', 'finetune', 'classify', 'export'])
     for (const args of commands) {
       const output = await runCommand(folder, args)
       expect(output, args.join(' ')).toMatch(signs[args[0]!]!)

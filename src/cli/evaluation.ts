@@ -19,16 +19,25 @@ export interface EvaluationCommand<Request> {
   readonly measure: (request: Request) => Promise<Results>
 }
 
-function deviceFlag(text: string): Device | 'auto' {
+export function deviceFlag(text: string): Device | 'auto' {
   if (text === 'auto' || isComputing(text)) return text
   throw new SettingsError(`Expected auto, cpu or cuda[:N] for --device, received '${text}'`)
 }
 
 /** Where results go unless told: into the run, for a file beside it, else where runs are. */
-function resultsFolder(subject: string, name: string): string {
+export function resultsFolder(subject: string, name: string): string {
   if (!existsSync(subject)) return join('runs', `${name}-${subject}`)
   return statSync(subject).isDirectory() ? join(subject, name) : `${subject.slice(0, -extname(subject).length)}-${name}`
 }
+
+/** How a command computes, and reads images. */
+export const addReadingFlags = (command: Command): Command =>
+  command
+    .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
+    .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
+    .option('--workers <number>', "threads that read and decode images; 0 = none but Node's own for files", integerFlag('--workers', 0))
+    .option('--max-broken <part>', 'part of the images that may be broken, at least one image; 0 = none (default: 0.01)', shareFlag('--max-broken'))
+    .option('--data-timeout <seconds>', 'without a single image, after which it stops (default: 300)', positiveFlag('--data-timeout'))
 
 /** Makes it a command of commander. */
 export function evaluationCommand<Request>({ name, description, flags, measure }: EvaluationCommand<Request>): Command {
@@ -41,17 +50,12 @@ export function evaluationCommand<Request>({ name, description, flags, measure }
     .option('--out <folder>', 'for results.json and confusion matrices (default: in the run; of random and pixels in runs/)')
     .addOption(new Option('--features <name>', 'CLS token, mean of the patch tokens, or each of them').choices(['cls', 'mean', 'both']))
     .option('--block <number>', 'block whose tokens are taken, counted from 1 (default: the last)', integerFlag('--block', 1))
-    .option('--device <device>', 'auto | cpu | cuda[:N]', deviceFlag, 'auto')
-    .option('--threads <number>', 'CPU threads of libtorch', integerFlag('--threads', 1))
-    .option('--workers <number>', "threads that read and decode images; 0 = none but Node's own for files", integerFlag('--workers', 0))
-    .option('--max-broken <part>', 'part of the images that may be broken, at least one image; 0 = none (default: 0.01)', shareFlag('--max-broken'))
-    .option('--data-timeout <seconds>', 'without a single image, after which it stops (default: 300)', positiveFlag('--data-timeout'))
     .option('--limit <number>', 'use only so many images of each folder', integerFlag('--limit', 1))
     .addOption(new Option('--model <name>', 'of a random encoder (default: vit_small)').choices(Object.keys(visionTransformers)))
     .option('--image-size <number>', 'of a random encoder', integerFlag('--image-size', 1))
     .option('--patch-size <number>', 'of a random encoder', integerFlag('--patch-size', 1))
     .option('--seed <number>', 'of a random encoder, and of what is held out', integerFlag('--seed', 0), 0)
-  return flags(command)
+  return flags(addReadingFlags(command))
     .option('--json', 'print results.json')
     .action(async (subject: string) => {
       const given = command.opts<{ threads?: number; json?: boolean; out?: string }>()

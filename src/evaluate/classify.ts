@@ -1,4 +1,5 @@
 import { Loader, type ImageSource, type LoaderOptions, type Statistics } from '../data/index.js'
+import type { Tensor } from '../torch/index.js'
 import type { VisionTransformer } from '../vision/index.js'
 import { collect } from './features.js'
 import type { Classified } from './labelled.js'
@@ -8,6 +9,9 @@ export interface InputOptions extends Omit<LoaderOptions, 'size'> {
   /** What images are normalised with. */
   readonly statistics: Statistics
 }
+
+/** Probabilities [B, C] of a batch [B, channels, H, W], by a model with a classifier in evaluation mode. */
+export const classifyBatch = (model: VisionTransformer, images: Tensor): Tensor => model.logits(images).softmax(1, { dtype: 'float32' })
 
 /**
  * What a model with a classifier says of images, without augmentation, in evaluation mode.
@@ -21,7 +25,7 @@ export async function classify(model: VisionTransformer, images: ImageSource, op
   const wasTraining = model.training
   model.eval()
   try {
-    const { rows, indices } = await collect(loader, (batch) => [model.logits(batch).softmax(1, { dtype: 'float32' })])
+    const { rows, indices } = await collect(loader, (batch) => [classifyBatch(model, batch)])
     return { indices, scores: { classifier: rows[0]! } }
   } finally {
     model.train(wasTraining)

@@ -7,6 +7,7 @@ export {
   type LabelledRequest
 } from './labelled.js'
 export { classify, type InputOptions } from './classify.js'
+export { classifyImages, type Classification, type ClassifyRequest, type Prediction } from './classify-images.js'
 export { describeScore, readResults, resultsOf, writeResults, type Measurement, type Results } from './results.js'
 export { scoreOf, wilsonInterval, type Score } from './score.js'
 export {

@@ -1,22 +1,24 @@
-import { access, constants, mkdir, readFile } from 'node:fs/promises'
+import { access, constants, mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
-import { InputError } from '../errors.js'
+import { expected, InputError } from '../errors.js'
 import { writeFileAtomic } from '../io/index.js'
 import { confusionChart } from '../report/index.js'
 import { buildInfo } from '../torch/index.js'
 import type { EvaluationSet, LabelledImages } from './labelled.js'
 import type { Score } from './score.js'
+import { RunFolder } from '../train/run-folder.js'
 import { version } from '../version.js'
 
 /** What a measurement found, and of what: the content of results.json. */
 export interface Results {
   /** The command that measured. */
-  readonly command: 'knn' | 'probe' | 'finetune'
+  readonly command: 'knn' | 'probe' | 'finetune' | 'classify'
   /** What was measured: a run, a file of weights, `random` or `pixels`. */
   readonly subject: string
-  readonly train: { readonly path: string; readonly images: number }
+  /** What was learned from; null where a finished classifier is used. */
+  readonly train: { readonly path: string; readonly images: number } | null
   /** What it was measured on: test images, or images held out of the training images. */
   readonly measuredOn: { readonly path: string; readonly split: 'validation' | 'test'; readonly images: number }
   readonly settings: Readonly<Record<string, unknown>>
@@ -30,8 +32,8 @@ export interface Results {
 export interface Measurement {
   readonly command: Results['command']
   readonly subject: string
-  readonly train: LabelledImages
-  readonly evaluation: EvaluationSet
+  readonly train: Pick<LabelledImages, 'path' | 'length'> | null
+  readonly evaluation: Pick<EvaluationSet, 'path' | 'length' | 'split'>
   readonly settings: Readonly<Record<string, unknown>>
   /** `performance.now()` at its start. */
   readonly start: number
@@ -42,7 +44,7 @@ export function resultsOf({ command, subject, train, evaluation, settings, start
   return {
     command,
     subject,
-    train: { path: train.path, images: train.length },
+    train: train && { path: train.path, images: train.length },
     measuredOn: { path: evaluation.path, split: evaluation.split, images: evaluation.length },
     settings,
     scores,
@@ -53,17 +55,24 @@ export function resultsOf({ command, subject, train, evaluation, settings, start
 
 const fileOf = (folder: string) => join(folder, 'results.json')
 
-const cannotWrite = (folder: string, error: Error): InputError =>
+export const cannotWriteResults = (folder: string, error: Error): InputError =>
   new InputError(`Cannot write the results into '${folder}': ${error.message}`, { cause: error })
 
 /** Makes the folder that results are to be written into, before they are worked for. @throws InputError if that cannot be. */
 export async function prepareResults(folder: string): Promise<void> {
+  // A finetuning finds by its results.json that it is done.
+  if (new RunFolder(folder).exists) throw expected('a folder that is not itself a run', '--out', folder)
   try {
     await mkdir(folder, { recursive: true })
     await access(folder, constants.W_OK)
   } catch (error) {
-    throw cannotWrite(folder, error as Error)
+    throw cannotWriteResults(folder, error as Error)
   }
+}
+
+/** Removes what {@link writeResults} wrote of another measurement. */
+export async function removeResults(folder: string): Promise<void> {
+  for (const name of ['results.json', 'confusion.png']) await rm(join(folder, name), { force: true })
 }
 
 /**
@@ -89,7 +98,7 @@ export async function writeResults(folder: string, results: Results): Promise<st
     return pictures
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    throw cannotWrite(folder, error as Error)
+    throw cannotWriteResults(folder, error as Error)
   }
 }
 
@@ -105,9 +114,9 @@ const scoreSchema = z.object({
 })
 
 const resultsSchema = z.object({
-  command: z.enum(['knn', 'probe', 'finetune']),
+  command: z.enum(['knn', 'probe', 'finetune', 'classify']),
   subject: z.string(),
-  train: source,
+  train: source.nullable(),
   measuredOn: source.extend({ split: z.enum(['validation', 'test']) }),
   settings: z.record(z.string(), z.unknown()),
   scores: z.record(z.string(), scoreSchema),

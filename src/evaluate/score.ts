@@ -36,6 +36,16 @@ export function wilsonInterval(correct: number, images: number): [low: number, h
 
 const TOP = 5
 
+/** The score of two sets of images together. */
+export function combineScores(one: Score, other: Score): Score {
+  const images = one.images + other.images
+  const together = (part: (score: Score) => number) => part(one) * one.images + part(other) * other.images
+  const correct = Math.round(together(({ accuracy }) => accuracy))
+  const top5 = one.top5 === null ? null : Math.round(together((score) => score.top5!)) / images
+  const confusion = one.confusion.map((row, i) => row.map((count, j) => count + other.confusion[i]![j]!))
+  return { images, accuracy: correct / images, interval: wilsonInterval(correct, images), top5, classes: one.classes, confusion }
+}
+
 /**
  * Accuracy, its interval, top-5 accuracy and confusion matrix.
  *

@@ -250,7 +250,8 @@ export async function loadNewestCheckpoint(
   throw new InputError(`No checkpoint of '${run.path}' can be used. Remove them to begin anew:\n${list}`)
 }
 
-const exportedFile = (run: RunFolder, name: 'backbone' | 'classifier') => join(run.exported, `${name}.safetensors`)
+/** Where a run's exported weights are, once it is done. */
+export const exportedFile = (run: RunFolder, name: 'backbone' | 'classifier') => join(run.exported, `${name}.safetensors`)
 
 /** Writes the encoder alone, under timm's names. @returns The file's path. @throws InputError if the disk does not take it. */
 export const exportEncoder = (run: RunFolder, backbone: VisionTransformer, encoder: EncoderDescription): Promise<string> =>

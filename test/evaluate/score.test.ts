@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 
 import { scoreOf, wilsonInterval } from '../../src/evaluate/index.js'
+import { combineScores } from '../../src/evaluate/score.js'
 import * as torch from '../../src/torch/index.js'
 
 const names = (count: number) => Array.from({ length: count }, (_, i) => `class ${i}`)
@@ -23,6 +24,17 @@ describe('wilsonInterval', () => {
     expect(() => wilsonInterval(0, 0)).toThrow(/at least 1 for images/)
     expect(() => wilsonInterval(3, 2)).toThrow(/from 0 to 2 for correct/)
   })
+})
+
+it('two scores together are that of all images', () => {
+  torch.manualSeed(1)
+  for (const classes of [3, 8]) {
+    const scores = torch.randn([301, classes])
+    const labels = Array.from({ length: 301 }, (_, i) => (i * 7) % classes)
+    const part = (from: number, to: number) => scoreOf(scores.narrow(0, from, to - from), labels.slice(from, to), names(classes))
+    const whole = part(0, 301)
+    expect([part(0, 100), part(100, 101), part(101, 301)].reduce(combineScores)).toEqual(whole)
+  }
 })
 
 describe('scoreOf', () => {

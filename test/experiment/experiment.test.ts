@@ -159,7 +159,7 @@ describe('experiment', () => {
     for (const [labels, images] of [['25-percent', 12], ['8-per-class', 24]] as const) {
       const trial = (await readResults(join(out, `choice/pretrained-${labels}-lr-0.001`)))!
       expect(trial.measuredOn).toMatchObject({ split: 'validation', images: 12 })
-      expect(trial.train.images).toBe(images)
+      expect(trial.train!.images).toBe(images)
     }
     // What is measured on test images takes what was chosen, with the total budget too.
     for (const { cell } of found.finished) {
