@@ -23,7 +23,7 @@ const layerRules = layers.flatMap((folders, level) => {
 })
 
 export default tseslint.config(
-  { ignores: ['dist/', 'build/', 'build-cmake/', 'build-examples/', 'node_modules/', 'runs/', 'bundle/', '**/*.generated.ts'] },
+  { ignores: ['dist/', 'build/', 'build-cmake/', 'build-examples/', 'node_modules/', 'runs/', 'bundle/', 'api/', '**/*.generated.ts'] },
   ...tseslint.configs.recommendedTypeChecked.map((config) => ({ ...config, files: ['**/*.ts'] })),
   {
     files: ['**/*.ts'],

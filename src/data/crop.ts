@@ -18,6 +18,7 @@ export interface Crop extends Rectangle {
   readonly flip?: boolean
 }
 
+/** Which part of an image a random crop is, and its shape. PyTorch: torchvision's `RandomResizedCrop`. */
 export interface RandomResizedCropOptions {
   /** The area of the crop as a part of the image's area: smallest and largest. Default [0.05, 1]. */
   readonly scale?: readonly [number, number]

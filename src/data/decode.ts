@@ -167,6 +167,7 @@ export async function decodeCropsHere(image: NamedContent, crops: Crops, size: S
   await decodeWith(here, image, crops, size, () => planes)
 }
 
+/** How an image is resized for evaluation, and which part of it is taken. */
 export interface ResizeOptions {
   /** The length that the shorter side gets, in pixels. */
   readonly resize: number

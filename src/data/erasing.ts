@@ -5,6 +5,7 @@ import { requireEach } from './batch.js'
 import { checkRange, checkSize, roundToEven, type Rectangle } from './crop.js'
 import type { Random } from './random.js'
 
+/** How rectangles are drawn that random erasing fills. */
 export interface ErasingSettings {
   /** How often a rectangle is erased. Default 0.25. */
   readonly probability?: number

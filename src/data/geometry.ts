@@ -7,6 +7,7 @@ import { upload } from './upload.js'
 /** How pixels between pixels are made. */
 export type Interpolation = 'bilinear' | 'nearest'
 
+/** How an image is sampled at other places. */
 export interface WarpOptions {
   /** Default 'bilinear'; torchvision's default is 'nearest'. */
   readonly interpolation?: Interpolation

@@ -1,3 +1,9 @@
+/**
+ * Images: sources of them, decoding, views, augmentation, loading.
+ *
+ * @module gmml/data
+ */
+
 export { centreCrop, type Crop, randomResizedCrop, type RandomResizedCropOptions, type Rectangle, type Size } from './crop.js'
 export { BrokenImageError } from './broken.js'
 export { type Content, type FilePart, readContent } from './content.js'

@@ -18,6 +18,7 @@ import { type StallOptions, StallWatch } from './stall.js'
 import { defaultStatistics } from './statistics.js'
 import { drawChange, finishViews, type Augmentation, type Statistics, type ViewChange } from './views.js'
 
+/** How a {@link Loader} reads images, and what it makes of them. */
 export interface LoaderOptions extends BrokenOptions, StallOptions {
   /** Size of the views in pixels. */
   readonly size: Size
@@ -28,6 +29,7 @@ export interface LoaderOptions extends BrokenOptions, StallOptions {
   readonly workers?: number
 }
 
+/** What an epoch of a {@link Loader} is made of. */
 export interface EpochOptions {
   readonly seed: number
   readonly epoch: number

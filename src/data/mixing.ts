@@ -7,6 +7,7 @@ import { checkSize, type Rectangle, type Size } from './crop.js'
 import type { Random } from './random.js'
 import { upload } from './upload.js'
 
+/** How strongly and how often images are mixed: mixup and CutMix. */
 export interface MixingSettings {
   /** Alpha of mixup's Beta(alpha, alpha). Default 0: no mixup. */
   readonly mixup?: number

@@ -56,6 +56,7 @@ export interface RandAugmentStep {
 /** What RandAugment does to one view, in this order. */
 export type RandAugmentPlan = readonly RandAugmentStep[]
 
+/** How many operations of RandAugment an image gets, and how strong they are. */
 export interface RandAugmentSettings {
   /** Operations applied to a view, one after the other. Default 2. */
   readonly ops?: number

@@ -41,6 +41,7 @@ export type WeightedPath = string | { readonly path: string; readonly weight?: n
 /** What images are opened from: a path, or several, with weights ({@link joinSources}). */
 export type ImagePaths = string | readonly WeightedPath[]
 
+/** Which images of a source are opened. */
 export interface OpenOptions {
   /** At most so many images: a fixed random choice in the source's order, and a smaller limit gives a part of a larger one. */
   readonly limit?: number | undefined
@@ -51,7 +52,7 @@ export interface OpenOptions {
 }
 
 /**
- * Opens a folder of images, a list of them ({@link openList}: a file `.csv` or `.jsonl`), a table ({@link openParquet}: `.parquet`), or tar
+ * Opens a folder of images, a list of them (a file `.csv` or `.jsonl`), a table (`.parquet`), or tar
  * shards in WebDataset's layout ({@link openShards}: `photos.tar`, `photos-{000..099}.tar`, `https://host/photos-{000..099}.tar`).
  *
  * IDX files directly in a folder (`train-images-idx3-ubyte.gz` and the like), or CIFAR's binary files (`data_batch_1.bin`, `train.bin`),

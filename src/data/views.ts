@@ -71,6 +71,7 @@ export interface Statistics {
   readonly std: readonly number[]
 }
 
+/** Mean and standard deviation of the colours of ImageNet, of values from 0 to 1: what photographs are normalised with. */
 export const imagenetStatistics: Statistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
 
 /** What happens to the colours of one view. */

@@ -14,6 +14,7 @@ export interface Features {
   readonly indices: readonly number[]
 }
 
+/** Where in an encoder features are taken. */
 export interface FeatureOptions {
   /** The block whose output they are, counted from 1, after the final norm. Default: the last. */
   readonly block?: number

@@ -1,4 +1,9 @@
-// What a representation is worth.
+/**
+ * What a representation is worth.
+ *
+ * @module gmml/evaluate
+ */
+
 export { extractFeatures, pixelFeatures, type FeatureOptions, type Features } from './features.js'
 export { accuracy, knnPredict, knnScores, type KnnOptions, type Labelled } from './knn.js'
 export { reconstructionError, type ReconstructionError } from './reconstruction.js'

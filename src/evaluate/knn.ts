@@ -2,6 +2,7 @@ import { expected } from '../errors.js'
 import * as torch from '../torch/index.js'
 import { noGrad, scope, type Tensor } from '../torch/index.js'
 
+/** How the nearest neighbours vote. */
 export interface KnnOptions {
   /** How features are compared. Default cosine, the one that there is. */
   readonly similarity?: 'cosine'

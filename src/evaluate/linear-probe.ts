@@ -17,6 +17,7 @@ export interface ProbeProgress {
   readonly total: number
 }
 
+/** How a linear probe is trained, and what its settings are chosen from. */
 export interface LinearProbeOptions extends LbfgsOptions, SgdOptions {
   /** `lbfgs`: the optimum of the logistic regression. `sgd`: for features of more rows than one can go through often. Default lbfgs. */
   readonly method?: 'lbfgs' | 'sgd'

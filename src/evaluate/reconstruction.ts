@@ -3,6 +3,7 @@ import { corrupt, type CorruptionOptions, type GroupMaskedModel } from '../gmml/
 import { InputError } from '../errors.js'
 import { manualSeed, noGrad, scope, type Tensor } from '../torch/index.js'
 
+/** How far reconstructions are from the images. */
 export interface ReconstructionError {
   /** Mean L1 of the corrupted pixels, normalised. */
   readonly l1: number

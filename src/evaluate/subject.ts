@@ -129,6 +129,7 @@ export class Subject {
     }
   }
 
+  /** Frees the encoder. */
   dispose(): void {
     this.backbone?.dispose()
   }

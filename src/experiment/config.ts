@@ -58,7 +58,7 @@ export const experimentSchema = z.strictObject({
     .describe('settings that go before them when training from scratch (in a config file)')
 })
 
-/** What a caller of `experiment` gives; the rest has defaults. */
+/** What a caller of `experiment` gives; the rest has defaults. `gmml experiment --help` lists all of it, with what each is for. */
 export type ExperimentConfigInput = z.input<typeof experimentSchema>
 
 /** Every setting of an experiment. */

@@ -22,6 +22,7 @@ export interface ExperimentHooks extends PretrainHooks {
   readonly onPart?: (part: { readonly name: string; readonly number: number; readonly of: number; readonly done: boolean }) => void
 }
 
+/** What became of an experiment. */
 export interface ExperimentResult {
   readonly status: 'done' | 'interrupted'
   /** The report, for people: report.md. Null before the first result. */

@@ -6,6 +6,7 @@ import { kinds, planCorruption, possibleKinds, settleCorruption, type Corruption
 
 export { fills, type Fill } from './plan.js'
 
+/** How much of an image is corrupted, in which places, and by what. Source: section 3 of the paper. */
 export interface CorruptionOptions {
   /** Largest part of the image that is corrupted. Default 0.75. */
   readonly budget?: number

@@ -32,6 +32,7 @@ export function reconstructionBlocks(depth: number): number[] {
   return [...new Set([1 / 2, 2 / 3, 5 / 6, 1].map((part) => Math.max(1, Math.round(part * depth))))]
 }
 
+/** What a {@link GroupMaskedModel} reconstructs from, and what counts in its loss. */
 export interface GroupMaskedModelOptions {
   /** Blocks (counted from 1) whose token maps are averaged for the reconstruction. Default {@link reconstructionBlocks}. */
   readonly blocks?: readonly number[]

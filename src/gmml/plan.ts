@@ -5,6 +5,7 @@ import { drawGroupMask, type Rectangle } from './rectangles.js'
 /** What fills a corrupted region: N(0, 1) noise, zeros, or a copy of another region of the same image. */
 export type Fill = 'noise' | 'zeros' | 'shuffle'
 
+/** What corrupted pixels can become. */
 export const fills: readonly Fill[] = ['noise', 'zeros', 'shuffle']
 
 /** How views are corrupted: the options of `corrupt` with their defaults. */

@@ -1,4 +1,9 @@
-// Files of tensors.
+/**
+ * Files of tensors.
+ *
+ * @module gmml/io
+ */
+
 export { inspectSafetensors, loadSafetensors, type LoadOptions, type SafetensorsFile } from './safetensors.js'
 export { saveSafetensors, type LazyTensor, type SaveOptions } from './save-safetensors.js'
 export { saveOnnx, type OnnxModel, type OnnxNode, type OnnxValue } from './onnx-file.js'

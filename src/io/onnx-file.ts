@@ -96,6 +96,7 @@ export interface OnnxValue {
   readonly shape: readonly (number | string)[]
 }
 
+/** A graph of ONNX with its weights. */
 export interface OnnxModel {
   /** Name of the graph. */
   readonly name: string

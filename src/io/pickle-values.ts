@@ -19,6 +19,7 @@ export class ForeignName {
     return `${this.module}.${this.name}`
   }
 
+  /** How Node shows it. @internal */
   [inspect.custom](): string {
     return `<${this.path}>`
   }
@@ -42,6 +43,7 @@ export class ForeignObject {
     this.name = name
   }
 
+  /** How Node shows it. @internal */
   [inspect.custom](depth: number, options: InspectOptions): string {
     const path = `${this.module}.${this.name}`
     if (depth < 0) return `[${path}]`

@@ -14,6 +14,7 @@ export interface SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>
 }
 
+/** Which tensors of a safetensors file are read, and how. */
 export interface LoadOptions {
   /** Which tensors to read: their names, all of which must be there, or a choice. Default: all. */
   readonly names?: readonly string[] | ((name: string) => boolean)

@@ -20,6 +20,7 @@ export interface LazyTensor {
   readonly make: () => Tensor | Promise<Tensor>
 }
 
+/** Into how many files tensors are written, and whether they may change meanwhile. */
 export interface SaveOptions {
   /**
    * Writes several files of at most so many bytes of tensors (a longer tensor has a file of its own) and their index, as Hugging Face does:

@@ -94,6 +94,7 @@ export class TensorBoardWriter {
     await this.#append({ step, summary: { value: Object.entries(values).map(([tag, simple_value]) => ({ tag, simple_value })) } })
   }
 
+  /** A picture at a step, under a tag. */
   async image(step: number, tag: string, { png, height, width }: EncodedImage): Promise<void> {
     await this.#append({ step, summary: { value: [{ tag, image: { height, width, colorspace: RGB, encoded_image_string: png } }] } })
   }

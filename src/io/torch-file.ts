@@ -11,6 +11,7 @@ import { ForeignObject, PyDict, Refusal } from './pickle-values.js'
 import { readArchive, type Archive, type Place } from './torch-file-archive.js'
 import { TensorSpec, type StorageSpec } from './torch-file-tensors.js'
 
+/** What of a file of PyTorch is read, and where to. */
 export interface LoadTorchOptions {
   /** Where the tensors go, wherever they were when they were saved. Default: the CPU. */
   readonly device?: Exclude<Device, 'meta'>

@@ -17,6 +17,7 @@ export interface OperatorInfo {
   readonly returns: readonly ('tensor' | 'tensors' | 'value' | number)[]
 }
 
+/** How exactly float32 matrices are multiplied: see {@link setFloat32MatmulPrecision}. */
 export type MatmulPrecision = 'highest' | 'high' | 'medium'
 
 /** Switches of libtorch's numerics that are on or off; the last four are kernels of attention. */

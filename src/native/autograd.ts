@@ -18,6 +18,7 @@ function toGradients(tensors: Gradients): (Handle | null)[] | null {
   return tensors.map((tensor: TensorHandle | null, i) => (tensor === null ? null : requireHandle(tensor, `gradients[${i}]`)))
 }
 
+/** Options of {@link grad}. PyTorch: `torch.autograd.grad`. */
 export interface GradOptions {
   /** Keep the graph for a second pass. Default: the value of `createGraph`. */
   readonly retainGraph?: boolean

@@ -23,6 +23,10 @@ export class Operator {
   }
 }
 
+/**
+ * Finds an operator of the dispatcher by its name and overload, for {@link call}: `operator('aten::add', 'Tensor')`. Finding it takes longer than
+ * calling it: keep it.
+ */
 export function operator(name: string, overload = '', options?: readonly string[]): Operator {
   return new Operator(name, overload, options)
 }

@@ -40,6 +40,7 @@ export class TensorHandle {
     if (addon.isLive(this.#handle)) addon.dispose(this.#handle)
   }
 
+  /** What `using` calls at the end of its block: {@link dispose}. */
   [Symbol.dispose](): void {
     this.dispose()
   }

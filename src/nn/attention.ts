@@ -4,6 +4,7 @@ import type { Tensor } from '../torch/index.js'
 import { Dropout, Linear, requireInteger, requireProbability } from './layers.js'
 import { Module } from './module.js'
 
+/** Sizes and parts of an {@link Attention}. */
 export interface AttentionOptions {
   readonly qkvBias?: boolean
   /** Dropout of the attention weights. */

@@ -9,8 +9,15 @@ import { Module } from './module.js'
 
 type Outputs = Tensor | readonly Tensor[]
 type Block = Module | ((...inputs: never[]) => unknown)
+
+/** A module with one input and one output. */
+export interface UnaryModule extends Module {
+  /** Its output. */
+  forward(x: Tensor): Tensor
+}
+
 /** A part of a network with one input and one output: a module, or a function. */
-export type UnaryBlock = (Module & { forward(x: Tensor): Tensor }) | ((x: Tensor) => Tensor)
+export type UnaryBlock = UnaryModule | ((x: Tensor) => Tensor)
 
 const isDifferentiable = (tensor: Tensor) => /^(b?float|complex)/.test(tensor.dtype)
 

@@ -21,6 +21,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
     return this.#modules.length
   }
 
+  /** The modules, in their order. */
   [Symbol.iterator](): Iterator<M> {
     return this.#modules[Symbol.iterator]()
   }

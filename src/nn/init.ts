@@ -6,14 +6,17 @@ export function uniform_(target: Tensor, low: number, high: number): Tensor {
   return noGrad(() => target.uniform_({ from: low, to: high }))
 }
 
+/** Fills with zeros. PyTorch: `nn.init.zeros_`. */
 export function zeros_(target: Tensor): Tensor {
   return noGrad(() => target.zero_())
 }
 
+/** Fills with ones. PyTorch: `nn.init.ones_`. */
 export function ones_(target: Tensor): Tensor {
   return noGrad(() => target.fill_(1))
 }
 
+/** Fills from a normal distribution. PyTorch: `nn.init.normal_`. */
 export function normal_(target: Tensor, mean = 0, std = 1): Tensor {
   return noGrad(() => target.normal_({ mean, std }))
 }

@@ -64,6 +64,7 @@ export class LayerNorm extends Module {
 type Pair = number | readonly [number, number]
 const pair = (value: Pair): readonly [number, number] => (typeof value === 'number' ? [value, value] : value)
 
+/** How a convolution moves over its input. PyTorch: `torch.nn.Conv2d`. */
 export interface ConvOptions {
   readonly stride?: Pair
   readonly padding?: Pair
@@ -91,7 +92,11 @@ export class Conv2d extends Module {
     this.bias = (options.bias ?? true) ? newParameter(() => init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
   }
 
-  /** @param x - [B, inChannels, H, W]. */
+  /**
+   * The convolution with the bias added.
+   *
+   * @param x - [B, inChannels, H, W].
+   */
   override forward(x: Tensor): Tensor {
     const { stride = 1, padding = 0, dilation = 1, groups = 1 } = this.#options
     return torch.conv2d(x, this.weight, { bias: this.bias, stride, padding: pair(padding), dilation, groups })
@@ -117,7 +122,11 @@ export class ConvTranspose2d extends Module {
     this.bias = (options.bias ?? true) ? newParameter(() => init.fanInUniform_(torch.empty([outChannels]), fanIn)) : null
   }
 
-  /** @param x - [B, inChannels, H, W]. */
+  /**
+   * The convolution with the bias added.
+   *
+   * @param x - [B, inChannels, H, W].
+   */
   override forward(x: Tensor): Tensor {
     const { stride = 1, padding = 0, outputPadding = 0, dilation = 1, groups = 1 } = this.#options
     return torch.convTranspose2d(x, this.weight, { bias: this.bias, stride, padding, outputPadding, groups, dilation })
@@ -162,7 +171,11 @@ export class DropPath extends Module {
     return this.p < 1 ? kept.div_(1 - this.p) : kept
   }
 
-  /** @param x - [B, ...]. */
+  /**
+   * In training some rows of the batch are 0, and the others greater in turn.
+   *
+   * @param x - [B, ...].
+   */
   override forward(x: Tensor): Tensor {
     const factor = this.factor(x)
     return factor ? x.mul(factor) : x

@@ -97,6 +97,7 @@ export abstract class Module {
     for (const [name, tensor] of this.#entries()) if (tensor instanceof Parameter) yield [name, tensor]
   }
 
+  /** All parameters, those of modules in this one included, each once, in the order of {@link namedParameters}. PyTorch: `Module.parameters`. */
   parameters(): Parameter[] {
     return Array.from(this.namedParameters(), ([, parameter]) => parameter)
   }

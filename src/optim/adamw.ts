@@ -9,6 +9,7 @@ const foreachMultiply = operator('aten::_foreach_mul_', 'Tensor')
 const foreachSubtract = operator('aten::_foreach_sub_', 'List')
 const foreachAdd = operator('aten::_foreach_add_', 'Scalar')
 
+/** Options of {@link AdamW}, of all parameters or of a group of them. PyTorch: `torch.optim.AdamW`. */
 export interface AdamWOptions {
   /** Step size; as a tensor of one number (float32, on the parameters' device) it can change in a captured graph. Default 1e-3. */
   readonly lr?: number | Tensor
@@ -27,7 +28,8 @@ export interface AdamWState {
   readonly exp_avg_sq: Tensor
 }
 
-interface StateOptions {
+/** Options of a group in a state dict, by PyTorch's names. */
+export interface AdamWStateOptions {
   readonly lr: number
   readonly betas: readonly [number, number]
   readonly eps: number
@@ -35,7 +37,7 @@ interface StateOptions {
 }
 
 /** The state dict of AdamW, here and in PyTorch. */
-export type AdamWStateDict = OptimizerStateDict<AdamWState, StateOptions>
+export type AdamWStateDict = OptimizerStateDict<AdamWState, AdamWStateOptions>
 
 // Of a tensor the number is not looked at: that would wait for the device.
 function requireRate(value: unknown, name: string): void {
@@ -63,7 +65,7 @@ const kind: OptimizerKind<AdamWOptions, AdamWState> = {
  * Adam with decoupled weight decay, all parameters of a group in one fused operator. Paper: arXiv 1711.05101. PyTorch:
  * `torch.optim.AdamW(fused=True)`. A state dict has numbers where `lr` or `weightDecay` are tensors, and loading one writes into them.
  */
-export class AdamW extends Optimizer<AdamWOptions, AdamWState, StateOptions> {
+export class AdamW extends Optimizer<AdamWOptions, AdamWState, AdamWStateOptions> {
   /**
    * @param parameters - Parameters, or groups of them with options of their own.
    * @throws InputError for an option that is not legal, what is no Parameter, and a Parameter given twice.

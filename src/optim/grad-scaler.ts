@@ -61,6 +61,7 @@ export class GradScaler {
     })
   }
 
+  /** Scale and counter. PyTorch: `GradScaler.state_dict`. */
   stateDict(): GradScalerStateDict {
     return {
       scale: this.#scale.item(), growth_factor: this.#growthFactor, backoff_factor: this.#backoffFactor,
@@ -68,6 +69,7 @@ export class GradScaler {
     }
   }
 
+  /** Takes over scale and counter. PyTorch: `GradScaler.load_state_dict`. @throws InputError for what is no state. */
   loadStateDict(state: GradScalerStateDict): void {
     noGrad(() => {
       this.#scale.fill_(state.scale)

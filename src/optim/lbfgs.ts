@@ -5,6 +5,7 @@ import { InverseHessian } from './inverse-hessian.js'
 import { forgetGradients, type Group, isLegal, makeGroups, type ParameterGroup } from './optimizer.js'
 import { strongWolfe, type Trial } from './strong-wolfe.js'
 
+/** Options of {@link LBFGS}. PyTorch: `torch.optim.LBFGS`. */
 export interface LBFGSOptions {
   /** Step size; with a line search the first one that it tries. Default 1. */
   readonly lr?: number

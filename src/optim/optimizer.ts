@@ -110,10 +110,12 @@ export abstract class Optimizer<
   /** Updates some parameters of a group in place. */
   protected abstract stepGroup(group: Group<Options>, parameters: Parameter[], gradients: Tensor[], foundInf: Tensor | null): void
 
+  /** Whether a parameter has been updated before, so that there is a state of it. */
   protected hasState(parameter: Parameter): boolean {
     return this.#state.has(parameter)
   }
 
+  /** The state of a parameter, which is made where there is none yet. */
   protected stateOf(parameter: Parameter): State {
     let state = this.#state.get(parameter)
     if (!state) this.#state.set(parameter, (state = this.newState(parameter)))

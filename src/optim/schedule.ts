@@ -3,6 +3,7 @@ import { expected } from '../errors.js'
 /** Gives a value for each step, counted from 0. */
 export type Schedule = (step: number) => number
 
+/** Ends and length of a {@link cosineSchedule}. */
 export interface CosineOptions {
   /** Value after the warm-up. */
   readonly base: number

@@ -5,6 +5,7 @@ import { type Group, isLegal, Optimizer, type OptimizerKind, type OptimizerState
 
 const fusedSgd = operator('aten::_fused_sgd_')
 
+/** Options of {@link SGD}, of all parameters or of a group of them. PyTorch: `torch.optim.SGD`. */
 export interface SGDOptions {
   /** Step size. Default 1e-3. */
   readonly lr?: number
@@ -23,7 +24,8 @@ export interface SGDState {
   readonly momentum_buffer: Tensor
 }
 
-interface StateOptions {
+/** Options of a group in a state dict, by PyTorch's names. */
+export interface SGDStateOptions {
   readonly lr: number
   readonly momentum: number
   readonly dampening: number
@@ -32,7 +34,7 @@ interface StateOptions {
 }
 
 /** The state dict of SGD, here and in PyTorch. Without momentum there is no state. */
-export type SGDStateDict = OptimizerStateDict<SGDState, StateOptions>
+export type SGDStateDict = OptimizerStateDict<SGDState, SGDStateOptions>
 
 const kind: OptimizerKind<SGDOptions, SGDState> = {
   defaults: { lr: 1e-3, momentum: 0, dampening: 0, weightDecay: 0, nesterov: false },
@@ -53,7 +55,7 @@ const kind: OptimizerKind<SGDOptions, SGDState> = {
 /**
  * Stochastic gradient descent with momentum, all parameters of a group in one fused operator. PyTorch: `torch.optim.SGD(fused=True)`.
  */
-export class SGD extends Optimizer<SGDOptions, SGDState, StateOptions> {
+export class SGD extends Optimizer<SGDOptions, SGDState, SGDStateOptions> {
   /**
    * @param parameters - Parameters, or groups of them with options of their own.
    * @throws InputError for an option that is not legal, what is no Parameter, and a Parameter given twice.

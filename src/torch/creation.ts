@@ -4,6 +4,7 @@ import { isTensor, withGrad } from './dispatch.js'
 import type { Tensor } from './tensor.js'
 import { arrayTypes, requireDType, requireDevice, type Complex, type DType, type Device, type Shape, type TypedArray } from './types.js'
 
+/** Dtype, device and the like of a tensor that is made. PyTorch: `torch.empty`. */
 export interface CreationOptions {
   readonly dtype?: DType
   readonly device?: Device

@@ -3,6 +3,7 @@ import * as native from '../native/graph.js'
 import type { Synchronous, TensorHandle } from '../native/tensor-handle.js'
 import { requireCudaDevice, type CudaDevice } from './types.js'
 
+/** Whose memory a graph takes. PyTorch: `torch.cuda.graph`. */
 export interface GraphOptions {
   /**
    * A captured graph whose memory this one takes too, instead of its own. Safe where the two are replayed in turns in the order of their
@@ -92,11 +93,13 @@ export class Graph {
     this.#results = []
   }
 
+  /** What `using` calls at the end of its block: {@link dispose}. */
   [Symbol.dispose](): void {
     this.dispose()
   }
 }
 
+/** Where a function is captured, and at which call. */
 export interface GraphedOptions {
   /** Where the function computes. Default 'cuda'. */
   readonly device?: CudaDevice
@@ -109,6 +112,7 @@ export interface GraphedFunction<T> {
   (): T
   /** Frees the graph, its memory and the results of the calls since the capture. */
   dispose(): void
+  /** What `using` calls at the end of its block: {@link dispose}. */
   [Symbol.dispose](): void
 }
 

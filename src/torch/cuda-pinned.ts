@@ -37,6 +37,7 @@ export class PinnedMemory extends native.PinnedHandle {
     native.unpin(this)
   }
 
+  /** What `using` calls at the end of its block: {@link unpin}. */
   [Symbol.dispose](): void {
     this.unpin()
   }

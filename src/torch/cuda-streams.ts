@@ -75,6 +75,7 @@ function streamOf(handle: number): Stream {
   return made
 }
 
+/** Device and priority of a {@link Stream}. PyTorch: `torch.cuda.Stream`. */
 export interface StreamOptions {
   /** Default: the current GPU. */
   readonly device?: CudaDevice
@@ -167,11 +168,13 @@ export class Event extends native.EventHandle {
     native.disposeEvent(this)
   }
 
+  /** What `using` calls at the end of its block: {@link dispose}. */
   [Symbol.dispose](): void {
     this.dispose()
   }
 }
 
+/** What an {@link Event} can do. PyTorch: `torch.cuda.Event`. */
 export interface EventOptions {
   /** Whether {@link Event.elapsed} can be asked. Default false: an event without times is cheaper to wait for. */
   readonly timing?: boolean

@@ -56,6 +56,7 @@ export function hessian(fn: (x: Tensor) => Tensor, x: Tensor, options: { readonl
   return jacobian(gradient, x, options)
 }
 
+/** How exactly {@link gradCheck} compares. */
 export interface GradCheckOptions {
   /** Step of the numerical derivative. Default 1e-6. */
   readonly eps?: number

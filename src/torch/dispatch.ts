@@ -65,6 +65,7 @@ export function loadLibrary(path: string): void {
 // By file, a hash of what was loaded.
 const loaded = new Map<string, string>()
 
+/** Whether a value is a Tensor, disposed of or not. */
 export function isTensor(value: unknown): value is Tensor {
   return value instanceof TensorHandle
 }

@@ -58,11 +58,13 @@ export class Generator extends GeneratorHandle {
     native.disposeGenerator(this)
   }
 
+  /** What `using` calls at the end of its block: {@link dispose}. */
   [Symbol.dispose](): void {
     this.dispose()
   }
 }
 
+/** Where a {@link Generator} draws, and from which seed. */
 export interface GeneratorOptions {
   /** `'cpu'` (default) or a CUDA device: that of the tensors it draws for. */
   readonly device?: Device

@@ -1,9 +1,15 @@
-// Tensors and autograd of libtorch, with PyTorch's names in camelCase.
+/**
+ * Tensors and autograd of libtorch, with PyTorch's names in camelCase.
+ *
+ * @module gmml/torch
+ */
+
 export { Tensor, type ToOptions } from './tensor.js'
 export { keep, memory, scope, type Memory } from '../native/tensor-handle.js'
 export { OutOfMemoryError, TorchError, type MemoryShortage } from '../native/errors.js'
 export { InputError } from '../errors.js'
 export { callByName as call, isTensor, loadLibrary, operator, type Operator } from './dispatch.js'
+export type { OperatorInfo } from '../native/addon.js'
 export * from './derivatives.js'
 export { fromTypedArray, tensor, type CreationOptions, type NestedArray } from './creation.js'
 export { ellipsis, slice, Slice, type Index, type Nested } from './indexing.js'

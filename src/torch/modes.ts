@@ -17,6 +17,7 @@ export function enableGrad<T>(callback: (() => T) & (() => Synchronous<T>)): T {
   return autograd.withGradMode<T>(true, 'enableGrad', callback)
 }
 
+/** Whether operations are recorded for gradients. PyTorch: `torch.is_grad_enabled`. */
 export const isGradEnabled = autograd.isGradEnabled
 
 /**
@@ -28,8 +29,10 @@ export function inferenceMode<T>(callback: (() => T) & (() => Synchronous<T>), e
   return autograd.withInferenceMode<T>(enabled, callback)
 }
 
+/** Whether this is within {@link inferenceMode}. PyTorch: `torch.is_inference_mode_enabled`. */
 export const isInferenceModeEnabled = autograd.isInferenceModeEnabled
 
+/** What {@link detectAnomaly} looks for. */
 export interface AnomalyOptions {
   /** Whether a NaN in a gradient is an error. Default true. */
   readonly checkNan?: boolean

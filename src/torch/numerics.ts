@@ -1,8 +1,8 @@
 import { expected } from '../errors.js'
 import * as native from '../native/numerics.js'
+import type { MatmulPrecision } from '../native/numerics.js'
 
-/** How exactly float32 matrices are multiplied. */
-export type MatmulPrecision = native.MatmulPrecision
+export type { MatmulPrecision }
 
 /**
  * How exactly float32 matrices are multiplied, in the whole process: `highest` (default) in float32, `high` in TensorFloat32 or as good
@@ -18,6 +18,7 @@ export function setFloat32MatmulPrecision(precision: MatmulPrecision): void {
 /** PyTorch: `torch.get_float32_matmul_precision`. */
 export const getFloat32MatmulPrecision = (): MatmulPrecision => native.numerics().matmulPrecision
 
+/** What is done where there is no deterministic algorithm. */
 export interface DeterministicOptions {
   /** Warn on stderr instead of failing. Default false. */
   readonly warnOnly?: boolean

@@ -1,6 +1,7 @@
 // How tensors are printed.
 import { expected } from '../errors.js'
 
+/** How tensors are written as text. PyTorch: `torch.set_printoptions`. */
 export interface PrintOptions {
   /** Digits after the point. Default 4. */
   readonly precision: number

@@ -14,6 +14,7 @@ const known: readonly unknown[] = ['cpu', 'cuda']
 const areActivities = (value: unknown): value is readonly Activity[] =>
   Array.isArray(value) && value.length > 0 && value.every((one) => known.includes(one))
 
+/** What the profiler records. */
 export interface ProfilerOptions {
   /** What is recorded: operators of the CPU's side, kernels and copies of GPUs. Default: what there is. */
   readonly activities?: readonly Activity[]

@@ -20,6 +20,7 @@ import { unique, type UniqueOptions } from './unique.js'
 const recordStreamOperator = operator('aten::record_stream')
 const toOperator = operator('aten::to', 'dtype_layout')
 
+/** How a tensor is brought to another device or dtype. PyTorch: `Tensor.to`. */
 export interface ToOptions {
   readonly dtype?: DType
   readonly device?: Device
@@ -161,10 +162,12 @@ export class Tensor extends TensorMethods {
     return call<Tensor>(toOperator, this, dtype, undefined, device, undefined, nonBlocking, copy, memoryFormat)
   }
 
+  /** In the memory of the CPU: the tensor itself if it is there, else a copy. PyTorch: `Tensor.cpu`. */
   cpu(): Tensor {
     return this.to('cpu')
   }
 
+  /** In the memory of a GPU (default: the current one): the tensor itself if it is there, else a copy. PyTorch: `Tensor.cuda`. */
   cuda(index?: number): Tensor {
     return this.to(index === undefined ? 'cuda' : `cuda:${index}`)
   }
@@ -310,6 +313,7 @@ export class Tensor extends TensorMethods {
     return printTensor(this)
   }
 
+  /** How Node shows it. @internal */
   [inspect.custom](depth: number): object {
     const text = !this.isLive ? 'Tensor (disposed)' : depth < 0 ? '[Tensor]' : this.toString()
     // As an object, whose lines are indented to where it stands, which those of a string are not.

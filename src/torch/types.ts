@@ -40,9 +40,11 @@ export const arrayTypes = {
 /** Element type of a tensor, by PyTorch's name. */
 export type DType = keyof typeof arrayTypes
 
+/** The arrays that a tensor can be made of and read into. */
 export type TypedArray =
   | Float32Array | Float64Array | Int8Array | Int16Array | Int32Array | BigInt64Array | Uint8Array | Uint16Array | Uint32Array | BigUint64Array
 
+/** Every dtype, by PyTorch's name. */
 export const dtypes = Object.keys(arrayTypes) as DType[]
 
 export function isDType(value: unknown): value is DType {
@@ -80,12 +82,15 @@ export function requireCudaDevice(value: unknown, name = 'device'): CudaDevice {
   throw expected(`'cuda' or 'cuda:N'`, name, value)
 }
 
+/** How the elements of a tensor are stored. PyTorch: `torch.layout`. */
 export type Layout = 'strided' | 'sparse_coo' | 'sparse_csr' | 'sparse_csc' | 'sparse_bsr' | 'sparse_bsc' | 'jagged' | 'mkldnn'
 
+/** The order of the dimensions in memory. PyTorch: `torch.memory_format`. */
 export type MemoryFormat = 'contiguous' | 'preserve' | 'channels_last' | 'channels_last_3d'
 
 export type { Generator } from './generator.js'
 
+/** Sizes of the dimensions. */
 export type Shape = readonly number[]
 
 /** A tensor or a number. */

@@ -2,6 +2,7 @@ import { call, operator } from './dispatch.js'
 import type { Tensor } from './tensor.js'
 import { given } from './ops/arguments.js'
 
+/** What {@link unique} gives beside the values. PyTorch: `torch.unique`. */
 export interface UniqueOptions {
   /** Compare the slices along this dimension, not single elements. */
   readonly dim?: number

@@ -52,7 +52,7 @@ export const pretrainSchema = z.strictObject({
   ...loopFields
 })
 
-/** What a caller of `pretrain` gives; the rest has defaults. */
+/** What a caller of `pretrain` gives; the rest has defaults. `gmml pretrain --help` lists all of it, with what each is for. */
 export type PretrainConfigInput = z.input<typeof pretrainSchema>
 
 /** Every setting of a run. */

@@ -25,6 +25,7 @@ export interface ExportRequest {
   readonly force?: boolean | undefined
 }
 
+/** What was written, and how it is loaded there. */
 export interface ExportResult {
   /** What was written. */
   readonly path: string
@@ -74,6 +75,7 @@ const formats = {
   }
 } as const satisfies Record<string, Format>
 
+/** What an encoder can be written for. */
 export type ExportFormat = keyof typeof formats
 
 /** Names of the formats of {@link exportBackbone}. */

@@ -65,7 +65,7 @@ export const finetuneSchema = z.strictObject({
   ...loopFields
 })
 
-/** What a caller of `finetune` gives; the rest has defaults. */
+/** What a caller of `finetune` gives; the rest has defaults. `gmml finetune --help` lists all of it, with what each is for. */
 export type FinetuneConfigInput = z.input<typeof finetuneSchema>
 
 /** Every setting of a finetuning. */

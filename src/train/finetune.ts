@@ -20,6 +20,7 @@ import { keepListings, RunFolder } from './run-folder.js'
 import { holdAsSet, loadingOptions } from './settings.js'
 import { describedIn, requireNew, requireSame, settleDevice, settleGraph, settlePrecision, settleSettings, type FoundImages, type Saved } from './settle.js'
 
+/** What became of a finetuning. */
 export interface FinetuneResult {
   readonly status: 'done' | 'interrupted'
   readonly out: string

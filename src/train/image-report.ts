@@ -57,7 +57,7 @@ export interface ImageReport {
   readonly views: Size
   /** Null if no image can be decoded; so too `aspects` and `loading`. */
   readonly sizes: SizeSummary | null
-  /** Bytes that all images take decoded and held ({@link Loader.hold}); of a sample what its highest and widest image make of it. null without files. */
+  /** Bytes that all images take decoded and held (`Loader.hold`); of a sample what its highest and widest image make of it. null without files. */
   readonly decodedBytes: number | null
   readonly aspects: AspectSummary | null
   readonly broken: {
@@ -84,6 +84,7 @@ export interface ImageReport {
 
 /** What may be told while images are examined. */
 export interface ImageReportHooks {
+  /** After some images. */
   readonly onProgress?: (progress: { readonly stage: 'examining' | 'loading'; readonly done: number; readonly total: number }) => void
 }
 

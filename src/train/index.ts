@@ -14,4 +14,6 @@ export { writeReconstructions, type Reconstructions } from './reconstructions.js
 export {
   describeImages, imageReportSchema, parseImageReportRequest, type ImageReport, type ImageReportHooks, type ImageReportRequest
 } from './image-report.js'
+export type { AspectSummary, SizeSummary } from './image-sizes.js'
+export type { LoadingSpeed } from './loading-speed.js'
 export { parsePreviewRequest, previewImages, previewSchema, type PreviewRequest } from './preview.js'

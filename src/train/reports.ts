@@ -35,6 +35,7 @@ export interface EpochReport {
 export interface LoopHooks {
   /** At each logging step, and at the last one. */
   readonly onStep?: (report: StepReport) => void
+  /** At the end of each epoch. */
   readonly onEpoch?: (epoch: EpochReport) => void
   /** Once for each image that cannot be decoded. */
   readonly onBroken?: (error: BrokenImageError) => void
@@ -61,6 +62,7 @@ export interface RunStart {
   readonly resumedFrom: Progress | null
 }
 
+/** What became of a pretraining. */
 export interface PretrainResult {
   readonly status: 'done' | 'interrupted'
   readonly out: string

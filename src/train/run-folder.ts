@@ -110,6 +110,7 @@ export class RunFolder {
     await writing(`'${this.metrics}'`, () => writeFileAtomic(this.metrics, kept.map((line) => `${line}\n`).join('')))
   }
 
+  /** Path of the checkpoint after a step. */
   checkpoint(step: number): string {
     return join(this.checkpoints, `step-${String(step).padStart(8, '0')}.safetensors`)
   }

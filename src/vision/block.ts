@@ -5,7 +5,8 @@ import type { Tensor } from '../torch/index.js'
 
 export const LAYER_NORM_EPS = 1e-6 // timm's for vision transformers, not PyTorch's 1e-5
 
-class Mlp extends Module {
+/** The two linear layers of a block, with GELU between them. */
+export class Mlp extends Module {
   readonly fc1: Linear
   readonly act = new GELU()
   readonly fc2: Linear
@@ -28,7 +29,7 @@ export function mlpRatioFor(hidden: number, dim: number): number {
 }
 
 /** A learned factor for each element of a token. Paper: arXiv 2103.17239. */
-class LayerScale extends Module {
+export class LayerScale extends Module {
   readonly gamma: Parameter
 
   constructor(dim: number, value: number) {
@@ -74,7 +75,11 @@ export class Block extends Module {
     this.dropPath = new DropPath(dropPath)
   }
 
-  /** @param x - [B, N, D]. */
+  /**
+   * Attention and the two linear layers, each added to what came in.
+   *
+   * @param x - [B, N, D].
+   */
   override forward(x: Tensor): Tensor {
     return this.advance(x, this.norm1.call(x))[0]
   }

@@ -1,5 +1,10 @@
-// Networks for images.
-export { Block, type BlockOptions } from './block.js'
+/**
+ * Networks for images.
+ *
+ * @module gmml/vision
+ */
+
+export { Block, LayerScale, Mlp, type BlockOptions } from './block.js'
 export { fromHuggingFace, loadHuggingFace, saveHuggingFace, toHuggingFace, type HuggingFaceModel } from './huggingface.js'
 export { exportOnnx, onnxOpsets, type OnnxOptions } from './onnx.js'
 export { PatchEmbed, patchify, unpatchify } from './patches.js'

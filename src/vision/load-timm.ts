@@ -85,6 +85,7 @@ function adaptPositions(positions: Tensor, kernel: Tensor, model: VisionTransfor
   return String(from) === String(model.grid) ? positions : resamplePositions(positions, prefix, from, model.grid)
 }
 
+/** How weights of timm are fitted to another encoder. */
 export interface LoadTimmOptions {
   /**
    * What becomes of `head.weight` and `head.bias`: `load` takes them into the model's classifier, which must have as many classes; `ignore`

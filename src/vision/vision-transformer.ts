@@ -12,6 +12,7 @@ export type ImageSize = number | readonly [height: number, width: number]
 /** How the tokens of an image become one vector: the CLS token, or the mean of the patch tokens. */
 export type Pooling = 'token' | 'avg'
 
+/** Sizes and parts of a {@link VisionTransformer}, under the names of timm. */
 export interface VisionTransformerOptions {
   /** Pixels; the patch size must divide it. Default 224. */
   readonly imageSize?: ImageSize
@@ -188,7 +189,7 @@ export class VisionTransformer extends Module {
    * The tokens that the first block sees.
    *
    * @param images - [B, C, H, W], normalised.
-   * @returns [B, P + N, D]: CLS, registers, patches row by row.
+   * @returns `[B, P + N, D]`: CLS, registers, patches row by row.
    * @throws InputError for images of another size than the model's.
    */
   embed(images: Tensor): Tensor {
@@ -210,7 +211,7 @@ export class VisionTransformer extends Module {
    *
    * @param images - [B, C, H, W], normalised.
    * @param blocks - Blocks (counted from 1) whose outputs are averaged before the norm. Default: the last.
-   * @returns [B, P + N, D]: CLS, registers, patches row by row.
+   * @returns `[B, P + N, D]`: CLS, registers, patches row by row.
    * @throws InputError for images of another size than the model's, and for a block that it does not have.
    */
   override forward(images: Tensor, blocks: readonly number[] = [this.depth]): Tensor {

@@ -10,6 +10,7 @@ export const visionTransformers = {
   vit_large: { embedDim: 1024, depth: 24, numHeads: 16 }
 } as const satisfies Record<string, Pick<VisionTransformerOptions, 'embedDim' | 'depth' | 'numHeads'>>
 
+/** A size of the zoo, under the name of timm. */
 export type VisionTransformerName = keyof typeof visionTransformers
 
 /**

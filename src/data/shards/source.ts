@@ -9,6 +9,7 @@ import { RemoteShard, Shelf } from './read-ahead.js'
 import { indexUrls } from './remote.js'
 import type { ShardImages } from './samples.js'
 
+/** How shards are read, and fetched from a server. */
 export interface ShardOptions extends HttpOptions {
   /** Bytes asked for at once from a server. */
   readonly pieceBytes?: number
@@ -38,7 +39,7 @@ interface Shard {
  * The headers of all shards are read here, of an image nothing but where it is. A local image is then a part of its shard; from a server
  * (http or https, one that answers requests for ranges) some megabytes come at a time.
  *
- * @param path - What was given: a shard, or a pattern ({@link expandBraces}).
+ * @param path - What was given: a shard, or a pattern of braces (`photos-{000..099}.tar`).
  * @throws InputError naming shard and offset for what is damaged, cut short, or no tar file; naming shard and sample for two images, and
  * for a class where others have none; for shards without an image. TransferError for a server that does not answer.
  */
