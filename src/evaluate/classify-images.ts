@@ -13,7 +13,7 @@ import { settleDevice } from '../train/settle.js'
 import type { VisionTransformer } from '../vision/index.js'
 import { classifyBatch } from './classify.js'
 import { cannotWriteResults, prepareResults, removeResults, resultsOf, writeResults, type Results } from './results.js'
-import { combineScores, scoreOf, type Score } from './score.js'
+import { combineScores, requireNumbers, scoreOf, type Score } from './score.js'
 import type { ReadingOptions } from './subject.js'
 
 /** Which images a classifier is to be used on, and how they are read. */
@@ -90,7 +90,7 @@ function numbersOf(source: ImageSource, classes: readonly string[], unlabelled: 
  * classifier's, it is measured, too: as the finetuning itself does it.
  *
  * @throws InputError for what has no classifier, images of other channels or classes, no image that can be decoded, and a folder that cannot
- *   be written.
+ *   be written; DivergedError for weights that give no numbers. What an earlier call wrote is then left as it was.
  */
 export async function classifyImages(request: ClassifyRequest): Promise<Classification> {
   const { subject, images: path, split, limit, unlabelled = false, top = 1, out } = request
@@ -109,10 +109,9 @@ export async function classifyImages(request: ClassifyRequest): Promise<Classifi
     if (out === undefined) await run.all(model, encoder, device, () => Promise.resolve())
     else await writePredictions(out, run.header, (write) => run.all(model, encoder, device, write))
     const { images, counts, score } = run
-    if (images === 0) throw new InputError(`None of the ${source.length} images of '${source.path}' can be decoded`)
     const named = Object.fromEntries(classes.map((name, i) => [name, counts[i]!]))
     if (!score) {
-      if (out !== undefined) await removeResults(out)
+      if (out !== undefined) await removeResults(out, 'classify')
       return { images, counts: named, results: null }
     }
     const evaluation = { path: source.path, split: 'test', length: source.length } as const
@@ -151,13 +150,19 @@ class ClassifierRun {
     })
     try {
       for await (const { images, indices } of loader.all(BATCH)) {
-        const predictions = noGrad(() => scope(() => this.#predict(classifyBatch(model, images), indices)))
-        images.dispose()
+        let predictions: Prediction[]
+        try {
+          predictions = noGrad(() => scope(() => this.#predict(classifyBatch(model, images), indices)))
+        } finally {
+          images.dispose()
+        }
         for (const prediction of predictions) onPrediction?.(prediction)
         await write(predictions.map(({ image, classes, label }) => [
           image, ...classes.flatMap(({ name, probability }) => [name, probability.toFixed(6)]), ...(label === null ? [] : [label])
         ]))
       }
+      // Before predictions.csv takes the place of an earlier one.
+      if (this.images === 0) throw new InputError(`None of the ${this.source.length} images of '${this.source.path}' can be decoded`)
     } finally {
       loader.dispose()
     }
@@ -165,6 +170,7 @@ class ClassifierRun {
 
   #predict(probabilities: ReturnType<typeof classifyBatch>, indices: readonly number[]): Prediction[] {
     const { classes, numbers, top } = this.how
+    requireNumbers(probabilities)
     const labels = numbers && indices.map((index) => numbers[this.source.labels![index]!]!)
     if (labels) {
       const score = scoreOf(probabilities, labels, classes)

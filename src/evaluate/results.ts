@@ -70,8 +70,10 @@ export async function prepareResults(folder: string): Promise<void> {
   }
 }
 
-/** Removes what {@link writeResults} wrote of another measurement. */
-export async function removeResults(folder: string): Promise<void> {
+/** Removes what {@link writeResults} wrote of an earlier call of a command. Results of other commands, and files of others, stay. */
+export async function removeResults(folder: string, command: Results['command']): Promise<void> {
+  const before = await readResults(folder).catch(() => null)
+  if (before?.command !== command) return
   for (const name of ['results.json', 'confusion.png']) await rm(join(folder, name), { force: true })
 }
 

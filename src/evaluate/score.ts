@@ -46,6 +46,12 @@ export function combineScores(one: Score, other: Score): Score {
   return { images, accuracy: correct / images, interval: wilsonInterval(correct, images), top5, classes: one.classes, confusion }
 }
 
+/** @throws DivergedError for scores [M, C] that are NaN: they order nothing. */
+export function requireNumbers(scores: Tensor): void {
+  const broken = noGrad(() => scope(() => scores.isnan().any().item()))
+  if (broken) throw new DivergedError('The scores are not numbers (NaN): the network that made them has diverged')
+}
+
 /**
  * Accuracy, its interval, top-5 accuracy and confusion matrix.
  *
@@ -64,7 +70,7 @@ export function scoreOf(scores: Tensor, labels: ArrayLike<number>, classes: read
   return noGrad(() =>
     scope(() => {
       const precise = scores.to('float32').cpu()
-      if (precise.isnan().any().item()) throw new DivergedError('The scores are not numbers (NaN): the network that made them has diverged')
+      requireNumbers(precise)
       // A stable order: equal scores, as of classes without a vote, must not depend on the machine.
       const [, order] = precise.sort({ stable: true, dim: 1, descending: true })
       const top = Math.min(TOP, columns)

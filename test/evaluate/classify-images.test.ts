@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { parse } from 'csv-parse/sync'
 import { beforeAll, describe, expect, it } from 'vitest'
 
+import { DivergedError } from '../../src/errors.js'
 import { classifyImages, readResults, type Prediction } from '../../src/evaluate/index.js'
+import { loadSafetensors, saveSafetensors } from '../../src/io/index.js'
 import { finetune, pretrain } from '../../src/train/index.js'
 import * as torch from '../../src/torch/index.js'
 import { gmml } from '../cli/support.js'
@@ -92,6 +94,44 @@ describe('classifyImages', () => {
       /classes of the classifier \(a, b; or unlabelled, so that nothing is measured\) for images '.*', received 'class c'/
     )
     await expect(classifyImages({ subject: out, images: test })).rejects.toThrow(/has images of 1 channels, the classifier takes 3/)
+  })
+
+  it('takes a checkpoint, too: the running mean of its weights, which was measured', async () => {
+    const [checkpoint] = (await readdir(join(run, 'checkpoints'))).sort().reverse()
+    const { results } = await classifyImages({ subject: join(run, 'checkpoints', checkpoint!), images: test })
+    expect(results!.scores).toEqual((await readResults(run))!.scores)
+  })
+
+  it('leaves results of other measurements, and files that are none of its own', async () => {
+    const knn = JSON.stringify({ ...(await readResults(run))!, command: 'knn' })
+    for (const content of [knn, '{"of": "somebody else"}']) {
+      const out = await folderWith({ 'results.json': content, 'confusion.png': 'a picture' })
+      await classifyImages({ subject: run, images: test, unlabelled: true, limit: 3, out })
+      expect((await readdir(out)).sort()).toEqual(['confusion.png', 'predictions.csv', 'results.json'])
+      expect(await readFile(join(out, 'results.json'), 'utf8')).toBe(content)
+    }
+  })
+
+  it('leaves earlier predictions where no image can be decoded, or the network gives no numbers', async () => {
+    const { tensors: alive } = torch.memory()
+    const out = await folderWith({ 'predictions.csv': 'of before' })
+    const colours = join(await folderWith(), 'colours')
+    const grey = (level: number) => paint(8, 8, () => [level, level, level]).png().toBuffer()
+    const train = await folderWith(Object.fromEntries(await Promise.all([0, 1, 2, 3].map(async (i) => [`${'ab'[i % 2]}/${i}.png`, await grey(60 * i)] as const))))
+    await finetune({ ...quick, from: 'random', train, validation: 0.5, imageSize: 8, batchSize: 2, epochs: 1, out: colours })
+    const broken = await folderWith({ 'a/x.png': 'none' })
+    await expect(classifyImages({ subject: colours, images: broken, out })).rejects.toThrow(/None of the 1 images of '.*' can be decoded/)
+
+    const { tensors, metadata } = await loadSafetensors(join(run, 'exported/classifier.safetensors'))
+    const diverged = join(await folderWith(), 'diverged.safetensors')
+    tensors['head.bias']!.fill_(NaN)
+    await saveSafetensors(diverged, tensors, metadata)
+    for (const tensor of Object.values(tensors)) tensor.dispose()
+    for (const unlabelled of [true, false]) {
+      await expect(classifyImages({ subject: diverged, images: test, unlabelled, out })).rejects.toThrow(DivergedError)
+    }
+    expect([await readdir(out), await readFile(join(out, 'predictions.csv'), 'utf8')]).toEqual([['predictions.csv'], 'of before'])
+    expect(torch.memory().tensors).toBeLessThanOrEqual(alive)
   })
 
   it('refuses what cannot classify, and a place that is taken', async () => {
