@@ -40,13 +40,17 @@ describe('README', () => {
     const signs: Readonly<Record<string, RegExp>> = {
       data: /^images {4}8 in photos\/[^]*Each row of preview\.png/,
       pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d % \(95 %/, probe: /mean +\d+\.\d\d % \(95 %/,
-      finetune: /test: \d+\.\d\d %/, export: /backbone\.onnx/
+      finetune: /test: \d+\.\d\d %/, classify: /^\d+\.\d\d % \(95 %[^]*4 images; predictions in runs\/classifier\/classify\/predictions\.csv/,
+      export: /backbone\.onnx/
     }
     const commands = gmmlCommands(readme)
     expect(commands.map(([command]) => command)).toEqual(['data', 'pretrain', 'knn', 'probe', 'finetune', 'classify', 'export'])
     for (const args of commands) {
+      const sign = signs[args[0]!]
+      // toMatch(undefined) matches every text.
+      expect(sign, args[0]).toBeInstanceOf(RegExp)
       const output = await runCommand(folder, args)
-      expect(output, args.join(' ')).toMatch(signs[args[0]!]!)
+      expect(output, args.join(' ')).toMatch(sign!)
     }
   })
 
