@@ -70,7 +70,7 @@ const percent = (share) => (100 * share).toFixed(2)
 
 /** kNN and linear probe on images held out of the training images. */
 async function measureFeatures(subject) {
-  const request = { subject, train: images, ...pool, device, model: 'vit_micro' }
+  const request = { subject, train: images, ...pool, device, ...(subject === 'random' && { model: 'vit_micro' }) }
   const accuracies = async (measure, options) => {
     const { scores, measuredOn } = await measure({ ...request, ...options })
     return { images: measuredOn.images, ...Object.fromEntries(Object.entries(scores).map(([kind, { accuracy }]) => [kind, accuracy])) }

@@ -40,7 +40,7 @@ describe('README', () => {
     const signs: Readonly<Record<string, RegExp>> = {
       data: /^images {4}8 in photos\/[^]*Each row of preview\.png/,
       pretrain: /Done in .*backbone\.safetensors/, knn: /mean +\d+\.\d\d % \(95 %/, probe: /mean +\d+\.\d\d % \(95 %/,
-      finetune: /test: \d+\.\d\d %/, classify: /^\d+\.\d\d % \(95 %[^]*4 images; predictions in runs\/classifier\/classify\/predictions\.csv/,
+      finetune: /test: \d+\.\d\d %/, classify: /^\d+\.\d\d % \(95 %[^]*4 images; predictions in runs\/classifier\/classify\/others\/predictions\.csv/,
       export: /backbone\.onnx/
     }
     const commands = gmmlCommands(readme)

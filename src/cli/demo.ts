@@ -55,9 +55,9 @@ async function demo(options: { readonly short?: boolean; readonly out?: string }
   const error = await reconstructionError(model, loader)
   loader.dispose()
   model.dispose()
-  const knn = { train, test: heldOut, k: 10, model: recipe.model }
+  const knn = { train, test: heldOut, k: 10 }
   const measured = async (subject: string) => {
-    const { scores } = await measureKnn({ ...knn, subject })
+    const { scores } = await measureKnn({ ...knn, subject, ...(subject === 'random' && { model: recipe.model }) })
     return Object.fromEntries(Object.entries(scores).map(([name, { accuracy }]) => [name, accuracy]))
   }
   const pretrained = await measured(out)

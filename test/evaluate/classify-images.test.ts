@@ -1,6 +1,6 @@
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { parse } from 'csv-parse/sync'
 import { beforeAll, describe, expect, it } from 'vitest'
 
@@ -157,7 +157,7 @@ it('gmml classify: from the run alone', async () => {
   expect(outcome.code, outcome.stderr).toBe(0)
   const { accuracy } = (await readResults(run))!.scores['classifier']!
   expect(outcome.stdout).toContain(`${(100 * accuracy).toFixed(2)} % (95 %:`)
-  expect(await rowsOf(join(run, 'classify'))).toHaveLength(COUNT)
+  expect(await rowsOf(join(run, 'classify', basename(test)))).toHaveLength(COUNT)
   const unlabelled = await gmml(['classify', run, test, '--unlabelled', '--out', await folderWith()])
   expect(unlabelled.stdout.trim().split('\n').reduce((sum, line) => sum + Number(line.trim().split(' ')[0]), 0)).toBe(COUNT)
 })
